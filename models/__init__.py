@@ -1,0 +1,1 @@
+"""How a frame is judged: geometry, front end, gate, heads, weights, training, baselines."""

@@ -1,0 +1,1 @@
+"""A detector that is not there: physics, frames, the Eiger emulator, faults."""

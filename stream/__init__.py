@@ -1,0 +1,1 @@
+"""How frames move: wire formats, decoding, the shared-memory ring, the receiver, the sink."""

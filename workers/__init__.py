@@ -1,0 +1,1 @@
+"""The processes: supervisor, worker loop, batching, devices, command line."""
