@@ -1,0 +1,277 @@
+"""Exposures with their truth: Poisson frames of water, Bragg spots and what else is on a detector.
+
+One rule: a frame is a function of (settings, detector, seed, frame number) alone, whichever
+frames were drawn before. Gap pixels hold the pixel type's highest value, as an Eiger sends them,
+and no other pixel reaches it. Numbers and model: `physics.py`, `patterns.py`, `crystal.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hitfinder.sim.patterns import (
+    Pattern,
+    Spots,
+    no_spots,
+    place,
+    shipped_patterns,
+    spot_sigma_px,
+    widen,
+)
+from hitfinder.sim.physics import (
+    JET_THICKNESS_M,
+    PULSE_PHOTONS,
+    Detector,
+    SimulationError,
+    WaterField,
+    data_sets,
+    water_field,
+)
+
+# A reflection is in the truth from this many expected photons on (physics.md, peak positions).
+TRUTH_PHOTONS = 3.0
+SHIPPED_CRYSTAL_UM = 10.0
+
+# A value, or the two ends between which each frame draws its own.
+Span = float | tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSettings:
+    """What a source's frames are like. A `Span` of two values is drawn anew for each frame.
+
+    Attributes:
+        datasets: data sets ("01" to "09") to draw from evenly.
+        hit_fraction: share of frames with a crystal in the beam.
+        n_photons: photons a pulse; a pair is drawn evenly in the logarithm.
+        strength: factor on the Bragg photons alone; a pair evenly in the logarithm.
+        crystal_um: edge of the crystal; shipped patterns are 10 um.
+        divergence_mrad: FWHM of the beam's divergence, which widens spots; 0 = as computed.
+        thickness_jitter: relative sigma of the water's thickness.
+        center_jitter_px: sigma of the beam centre along each axis.
+        n_hot_pixels: hot pixels, at fixed places for a seed.
+        hot_photons: mean counts of a hot pixel, each drawn once evenly in the logarithm.
+        patterns: "shipped" (8 orientations a set).
+        vary: also show shipped patterns mirrored and turned by 180 degrees.
+        dtype: pixel type.
+    """
+
+    datasets: tuple[str, ...] = ("02",)
+    hit_fraction: float = 0.2
+    n_photons: Span = PULSE_PHOTONS
+    strength: Span = 1.0
+    crystal_um: Span = SHIPPED_CRYSTAL_UM
+    divergence_mrad: Span = 0.0
+    thickness_jitter: float = 0.0
+    center_jitter_px: float = 0.0
+    n_hot_pixels: int = 0
+    hot_photons: Span = (1.0, 1000.0)
+    patterns: Literal["shipped", "generator"] = "shipped"
+    vary: bool = False
+    dtype: Literal["uint8", "uint16", "uint32"] = "uint16"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exposure:
+    """One frame and everything that is true of it.
+
+    Attributes:
+        frame: its number.
+        image: (ss, fs) counts in photons, gap pixels at the type's highest value.
+        is_hit: a crystal was in the beam (its spots may still be too faint to see).
+        dataset: the data set's name, None where energy and camera length were drawn freely.
+        photon_energy_eV, clen_m, n_photons, strength, thickness_m: what the frame was made with.
+        beam_center_px: (fs, ss) from the array's corner.
+        spots: reflections of at least 3 expected photons whose centre is on an active pixel.
+        bragg: the expected Bragg photons (gaps not masked), None for a blank.
+        bragg_counts: int64, the Bragg photons that came, one number for each `bragg.index`.
+    """
+
+    frame: int
+    image: NDArray[np.unsignedinteger]
+    is_hit: bool
+    dataset: str | None
+    photon_energy_eV: float
+    clen_m: float
+    n_photons: float
+    strength: float
+    thickness_m: float
+    beam_center_px: tuple[float, float]
+    spots: Spots
+    bragg: Pattern | None
+    bragg_counts: NDArray[np.int64]
+
+
+def _draw(rng: np.random.Generator, span: Span, *, log: bool = False) -> float:
+    """Return the value, or one drawn between the two ends."""
+    if not isinstance(span, tuple):
+        return float(span)
+    if log:
+        return float(np.exp(rng.uniform(np.log(span[0]), np.log(span[1]))))
+    return float(rng.uniform(*span))
+
+
+def _add_saturating(
+    image: NDArray[np.unsignedinteger], index: NDArray[np.integer], counts: NDArray[np.int64]
+) -> None:
+    """Add counts to distinct flat pixels; a pixel stops one below the type's highest value."""
+    highest = int(np.iinfo(image.dtype).max) - 1
+    image[index] = np.minimum(image[index].astype(np.int64) + counts, highest)
+
+
+def draw_background(
+    field: WaterField, rng: np.random.Generator, dtype: str
+) -> NDArray[np.unsignedinteger]:
+    """Draw one frame of water: flat counts of `dtype`, gaps not masked."""
+    photons = field.draw(rng)
+    highest = int(np.iinfo(dtype).max) - 1
+    if photons is None:
+        counts = rng.poisson(field.mean()).ravel()
+        return np.minimum(counts, highest).astype(dtype)
+    # A mean below 0.25 photons never fills even a uint8 pixel, so plain addition is enough.
+    image = np.zeros(len(field.y2) * len(field.x2), dtype)
+    np.add.at(image, photons, image.dtype.type(1))
+    return image
+
+
+class FrameSource:
+    """A seeded, endless supply of exposures.
+
+    Args:
+        settings: what the frames are like.
+        seed: the same seed gives the same frames.
+        detector: the array; by default the EIGER2 4M.
+
+    Raises:
+        SimulationError: settings that contradict each other or name no data set.
+    """
+
+    def __init__(
+        self,
+        settings: FrameSettings | None = None,
+        seed: int = 0,
+        detector: Detector | None = None,
+    ) -> None:
+        self.settings = settings or FrameSettings()
+        self.seed = seed
+        self.detector = detector or Detector()
+        _check(self.settings, self.detector)
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+        n_hot = self.settings.n_hot_pixels
+        active = np.flatnonzero(~self.detector.gap_mask)
+        self.hot_index = rng.choice(active, n_hot, replace=False) if n_hot else active[:0]
+        span = self.settings.hot_photons
+        self._hot_mean = np.array([_draw(rng, span, log=True) for _ in range(n_hot)])
+        self._shipped_sets: dict[str, tuple[Pattern, ...]] = {}
+        self._widened: dict[tuple[str, int, float], Pattern] = {}
+
+    def __iter__(self) -> Iterator[Exposure]:
+        """Yield frame 0, 1, 2, ... without end."""
+        frame = 0
+        while True:
+            yield self.draw(frame)
+            frame += 1
+
+    def draw(self, frame: int) -> Exposure:
+        """Return one exposure; the same number always gives the same frame."""
+        s = self.settings
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0, frame)))
+        is_hit = bool(rng.random() < s.hit_fraction)
+        dataset = s.datasets[int(rng.integers(len(s.datasets)))]
+        setting = data_sets()[dataset]
+        n_photons, strength = _draw(rng, s.n_photons, log=True), _draw(rng, s.strength, log=True)
+        thickness_m = JET_THICKNESS_M * max(0.0, 1 + s.thickness_jitter * rng.standard_normal())
+        shift_fs, shift_ss = s.center_jitter_px * rng.standard_normal(2)
+        center_fs, center_ss = self.detector.center_px
+        center_px = (float(center_fs + shift_fs), float(center_ss + shift_ss))
+        field = water_field(
+            self.detector,
+            setting.photon_energy_eV,
+            setting.clen_m,
+            n_photons,
+            thickness_m,
+            center_px,
+        )
+        image = draw_background(field, rng, s.dtype)
+        bragg, counts = None, np.zeros(0, np.int64)
+        if is_hit:
+            bragg = self._shipped(rng, dataset, center_px)
+            bragg = bragg.scaled(strength * n_photons / PULSE_PHOTONS)
+            counts = rng.poisson(bragg.photons)
+            _add_saturating(image, bragg.index, counts)
+        if len(self.hot_index):
+            _add_saturating(image, self.hot_index, rng.poisson(self._hot_mean))
+        image[self.detector.gap_index] = np.iinfo(image.dtype).max
+        return Exposure(
+            frame=frame,
+            image=image.reshape(self.detector.shape),
+            is_hit=is_hit,
+            dataset=dataset,
+            photon_energy_eV=setting.photon_energy_eV,
+            clen_m=setting.clen_m,
+            n_photons=n_photons,
+            strength=strength,
+            thickness_m=thickness_m,
+            beam_center_px=center_px,
+            spots=self._truth(bragg),
+            bragg=bragg,
+            bragg_counts=counts,
+        )
+
+    def _shipped(
+        self, rng: np.random.Generator, dataset: str, center_px: tuple[float, float]
+    ) -> Pattern:
+        """Choose one shipped pattern, as wide as asked for, on this detector (at 3e8 photons)."""
+        if dataset not in self._shipped_sets:
+            self._shipped_sets[dataset] = shipped_patterns(dataset)
+        patterns = self._shipped_sets[dataset]
+        chosen = int(rng.integers(len(patterns)))
+        turned = rng.random(2) < 0.5
+        flip = (bool(turned[0]), bool(turned[1])) if self.settings.vary else (False, False)
+        divergence_mrad = _draw(rng, self.settings.divergence_mrad)
+        sigma_px = spot_sigma_px(divergence_mrad, data_sets()[dataset].clen_m)
+        key = (dataset, chosen, sigma_px)
+        wide = self._widened.get(key) or widen(patterns[chosen], sigma_px)
+        if not isinstance(self.settings.divergence_mrad, tuple):
+            self._widened[key] = wide
+        home_fs, home_ss = Detector().center_px
+        shift_px = (round(center_px[1] - home_ss), round(center_px[0] - home_fs))
+        if flip == (False, False) and shift_px == (0, 0) and wide.shape == self.detector.shape:
+            return wide
+        return place(wide, self.detector.shape, shift_px, flip)
+
+    def _truth(self, bragg: Pattern | None) -> Spots:
+        """Return the spots a frame can show: bright enough, and centred on an active pixel."""
+        if bragg is None:
+            return no_spots()
+        spots = bragg.spots
+        n_ss, n_fs = self.detector.shape
+        ss = np.clip(np.rint(spots.ss), 0, n_ss - 1).astype(np.int64)
+        fs = np.clip(np.rint(spots.fs), 0, n_fs - 1).astype(np.int64)
+        return spots[(spots.photons >= TRUTH_PHOTONS) & ~self.detector.gap_mask[ss, fs]]
+
+
+def _check(settings: FrameSettings, detector: Detector) -> None:
+    """Refuse settings that no frame can have."""
+    unknown = [name for name in settings.datasets if name not in data_sets()]
+    if unknown or not settings.datasets:
+        raise SimulationError(
+            f"data sets {settings.datasets}; expected some of {', '.join(data_sets())}"
+        )
+    if not 0 <= settings.hit_fraction <= 1:
+        raise SimulationError(f"hit fraction {settings.hit_fraction}; expected 0 to 1")
+    if settings.patterns == "shipped" and settings.crystal_um != SHIPPED_CRYSTAL_UM:
+        raise SimulationError(
+            f"shipped patterns are of {SHIPPED_CRYSTAL_UM:g} um crystals, not "
+            f'{settings.crystal_um}; use patterns="generator"'
+        )
+    if settings.patterns == "shipped" and detector.pixel_size_m != Detector().pixel_size_m:
+        raise SimulationError(
+            f"shipped patterns are made for 75 um pixels, not {detector.pixel_size_m:g} m; use "
+            'patterns="generator"'
+        )
