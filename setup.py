@@ -1,4 +1,4 @@
-"""The one compiled part: block decoding, pooling and the ring's atomic words (stream/_kernels.c)."""
+"""The one compiled part: block decoding, pooling, atomic words (stream/_kernels.h)."""
 
 from setuptools import Extension, setup
 
@@ -6,8 +6,9 @@ setup(
     ext_modules=[
         Extension(
             "hitfinder.stream._kernels",
-            sources=["stream/_kernels.c"],
-            extra_compile_args=["-O3", "-std=c11", "-fno-strict-aliasing"],
+            sources=[f"stream/_{name}.c" for name in ("kernels", "lz4", "unshuffle", "pool")],
+            depends=["stream/_kernels.h"],
+            extra_compile_args=["-O3", "-std=c11", "-fno-strict-aliasing", "-Wall", "-Wextra"],
         )
     ]
 )

@@ -1,0 +1,39 @@
+/* What the C parts of hitfinder.stream share. None of them touches Python but `_kernels.c`, so all run
+ * without the GIL. Rule: every byte that came from outside is bounded before it is used; a function given
+ * an output never touches memory outside it. Written from format descriptions only. */
+#ifndef HITFINDER_KERNELS_H
+#define HITFINDER_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "pixels on the wire are little-endian and are decoded in place: little-endian machines only"
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HAVE_X86 1
+#else
+#define HAVE_X86 0
+#endif
+
+/* Writable bytes that `lz4_decode` likes to have behind its output: it then copies whole vectors. */
+#define LZ4_SLACK 64
+
+/* Decode one LZ4 block of n_in bytes into exactly n_out bytes. The bytes from out + n_out to
+ * out + n_out + slack may be overwritten with anything. Returns NULL, or what is wrong with the block. */
+const char *lz4_decode(const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out, size_t slack);
+
+/* Undo the bit transpose of one block: n_bytes, a multiple of 8 * elem_size (1, 2, 4 or 8). */
+void bit_unshuffle(const uint8_t *planes, uint8_t *out, size_t n_bytes, size_t elem_size);
+
+typedef struct {
+    uint64_t n_photons;
+    uint64_t n_saturated;
+} pool_counts;
+
+/* 4 x 4 sums and maxima of an (ss, fs) image of 1, 2 or 4-byte pixels over pixels with valid != 0. */
+pool_counts pool4(const void *image, size_t itemsize, const uint8_t *valid, size_t n_ss, size_t n_fs,
+                  uint32_t *sums, uint32_t *maxima);
+
+#endif
