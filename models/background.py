@@ -1,0 +1,113 @@
+"""The background of a frame from the frame alone: rings, then a coarse correction.
+
+One rule: every estimate starts from a wider one and leaves it only as far as photons support it
+(gamma prior: rate = wide * (counts + k) / (expected + k)), so a frame of 300 photons and one of
+10 million take the same path. Cells that hold a spot are clipped away by iteration.
+
+Suffixes: B batch, H = ss, W = fs (cells), N bins (ring x sector), R rings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from hitfinder.models.frontend import CELL_PX, N_SECTORS, CellTables
+
+RING_WINDOWS = (129, 33, 9, 1)
+"""Widths in rings of the nested estimates, widest first."""
+RING_PRIOR_PHOTONS = 25.0
+"""A wider window predicts a narrower one to about 1 / sqrt(25) = 20 %."""
+BLOCK_CELLS = 8
+"""Coarse correction: blocks of 32 px, averaged over 3 x 3 blocks."""
+BLOCK_PRIOR_PHOTONS = 100.0
+"""Rings predict a block to about 10 % (polarisation, a shifted beam centre, a shadow)."""
+CLIP_SIGMA, CLIP_PHOTONS = 4.5, 3.0
+"""A cell above mean + 4.5 sqrt(mean) + 3 is a spot; below 1e-6 of background cells are."""
+N_CLIPS = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Background:
+    """Expected background of a batch.
+
+    Attributes:
+        mean_BHW: float32 expected photons in the cell, 0 where no pixel counts.
+        counts_BN: float32 photons per (ring, sector) bin, clipped cells left out.
+        exposure_BN: float32 counted pixels per bin, clipped cells left out.
+        photons_per_px_B: float32 mean over the detector.
+    """
+
+    mean_BHW: torch.Tensor
+    counts_BN: torch.Tensor
+    exposure_BN: torch.Tensor
+    photons_per_px_B: torch.Tensor
+
+
+def estimate(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
+    """Estimate the background of each frame of a batch on its own."""
+    n_batch, n_bins = len(sums_BHW), tables.exposure_N.numel()
+    offset_B = torch.arange(n_batch, device=sums_BHW.device) * n_bins
+    bin_BP = (tables.bin_HW.view(1, -1) + offset_B[:, None]).view(-1)
+    total_BN = torch.bincount(bin_BP, sums_BHW.reshape(-1), n_batch * n_bins).view(n_batch, n_bins)
+    total_BN = total_BN.to(torch.float32)
+    counts_BN, exposure_BN = total_BN, tables.exposure_N.expand(n_batch, -1)
+    spot_BHW = torch.zeros_like(sums_BHW, dtype=torch.bool)
+    for _ in range(N_CLIPS):
+        rate_BR = ring_rates(_by_ring(counts_BN), _by_ring(exposure_BN))
+        full_BR = rate_BR * CELL_PX**2
+        limit_BR = full_BR + CLIP_SIGMA * full_BR.sqrt() + CLIP_PHOTONS
+        spot_BHW = sums_BHW > limit_BR[:, tables.ring_HW]
+        b, i, j = spot_BHW.nonzero(as_tuple=True)
+        where = tables.bin_HW[i, j] + offset_B[b]
+        lost = torch.bincount(where, sums_BHW[b, i, j], n_batch * n_bins).view(n_batch, n_bins)
+        hidden = torch.bincount(where, tables.exposure_HW[i, j], n_batch * n_bins)
+        counts_BN = (total_BN - lost).clamp(min=0)
+        exposure_BN = (tables.exposure_N - hidden.view(n_batch, n_bins)).clamp(min=0)
+    rate_BR = ring_rates(_by_ring(counts_BN), _by_ring(exposure_BN)).to(torch.float32)
+    mean_BHW = rate_BR[:, tables.ring_HW] * tables.exposure_HW
+    mean_BHW = mean_BHW * _coarse_correction(sums_BHW, mean_BHW, spot_BHW)
+    per_px_B = mean_BHW.sum((1, 2)) / max(tables.n_valid, 1)
+    return Background(mean_BHW, counts_BN, exposure_BN, per_px_B)
+
+
+def ring_rates(counts_BR: torch.Tensor, exposure_BR: torch.Tensor) -> torch.Tensor:
+    """Return photons per pixel of each ring, smoothed as far as the photons ask for it."""
+    total = counts_BR.sum(1, keepdim=True)
+    rate_BR = (total / exposure_BR.sum(1, keepdim=True).clamp(min=1)).expand_as(counts_BR)
+    for width in RING_WINDOWS:
+        seen = _window(counts_BR, width)
+        expected = _window(exposure_BR * rate_BR, width)
+        rate_BR = rate_BR * (seen + RING_PRIOR_PHOTONS) / (expected + RING_PRIOR_PHOTONS)
+    return rate_BR
+
+
+def _by_ring(values_BN: torch.Tensor) -> torch.Tensor:
+    return values_BN.view(len(values_BN), -1, N_SECTORS).sum(2)
+
+
+def _window(values_BR: torch.Tensor, width: int) -> torch.Tensor:
+    if width == 1:
+        return values_BR
+    half = width // 2
+    total = functional.pad(values_BR.to(torch.float64).cumsum(1), (1, 0))
+    n_rings = values_BR.shape[1]
+    at = torch.arange(n_rings, device=values_BR.device)
+    upper, lower = (at + half + 1).clamp(max=n_rings), (at - half).clamp(min=0)
+    return (total[:, upper] - total[:, lower]).to(torch.float32)
+
+
+def _coarse_correction(
+    sums_BHW: torch.Tensor, mean_BHW: torch.Tensor, spot_BHW: torch.Tensor
+) -> torch.Tensor:
+    """Return the smooth ratio of counts to the rings' prediction, float32 (B, H, W)."""
+    both = torch.stack((sums_BHW, mean_BHW), 1).masked_fill(spot_BHW[:, None], 0.0)
+    blocks = functional.avg_pool2d(both, BLOCK_CELLS, ceil_mode=True, divisor_override=1)
+    wide = functional.avg_pool2d(blocks, 3, stride=1, padding=1, divisor_override=1)
+    ratio = (wide[:, :1] + BLOCK_PRIOR_PHOTONS) / (wide[:, 1:] + BLOCK_PRIOR_PHOTONS)
+    height, width = sums_BHW.shape[1:]
+    full = (ratio.shape[2] * BLOCK_CELLS, ratio.shape[3] * BLOCK_CELLS)
+    smooth = functional.interpolate(ratio, full, mode="bilinear", align_corners=False)
+    return smooth[:, 0, :height, :width]

@@ -1,0 +1,175 @@
+"""The front end: pixels -> 4 x 4 pooled maps, and the tables of a series' cells.
+
+One rule: a pixel counts if it is valid and below the largest value of its type; everything after
+this file sees cells of 4 x 4 pixels only. The C pooling of the decoder makes the same maps; this
+is the definition, on any device. Cells at the lower and right edge may be incomplete.
+
+Suffixes: B batch, Y = ss, X = fs (pixels), H = ss, W = fs (cells), N bins, R rings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hitfinder.models.errors import ModelError
+from hitfinder.models.geometry import Geometry
+
+CELL_PX = 4
+RING_CELLS = 1
+"""Width of a background ring in cells: one, as powder rings are that thin."""
+N_SECTORS = 4
+"""Azimuthal sectors of a folded quadrant (0 = along fs), enough to see polarisation."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pooled:
+    """Pooled maps of one frame.
+
+    Attributes:
+        sums: uint32 (ceil(ss / 4), ceil(fs / 4)), photons of the cell's counted pixels.
+        maxima: uint32, same shape, largest counted pixel.
+        n_photons: sum over all counted pixels.
+        n_saturated: valid pixels that read the largest value of their type.
+    """
+
+    sums: NDArray[np.uint32]
+    maxima: NDArray[np.uint32]
+    n_photons: int
+    n_saturated: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellTables:
+    """What the cells of a detector are, made once for a geometry and a mask.
+
+    Attributes:
+        exposure_HW: float32, counted pixels in the cell, 0 to 16.
+        ring_HW: int64, ring index of the cell.
+        bin_HW: int64, ring * N_SECTORS + sector.
+        exposure_N: float32, counted pixels in the bin.
+        radius_N: float64 numpy, mean distance from the beam centre in pixels along fs.
+        cos2_N: float64 numpy, mean x^2 / r^2.
+        n_rings: rings from the innermost to the outermost cell.
+        n_valid: counted pixels of the detector.
+    """
+
+    exposure_HW: torch.Tensor
+    ring_HW: torch.Tensor
+    bin_HW: torch.Tensor
+    exposure_N: torch.Tensor
+    radius_N: NDArray[np.float64]
+    cos2_N: NDArray[np.float64]
+    n_rings: int
+    n_valid: int
+
+
+def cell_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the shape of the pooled maps of an image of this shape."""
+    return -(-shape[0] // CELL_PX), -(-shape[1] // CELL_PX)
+
+
+def pool_numpy(valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the number of True pixels of each cell, float32 (H, W)."""
+    height, width = cell_shape(valid.shape)
+    padded = np.zeros((height * CELL_PX, width * CELL_PX), np.bool_)
+    padded[: valid.shape[0], : valid.shape[1]] = valid
+    cells = padded.reshape(height, CELL_PX, width, CELL_PX)
+    return np.asarray(cells.sum(axis=(1, 3), dtype=np.float32))
+
+
+def cell_tables(
+    geometry: Geometry, valid: NDArray[np.bool_], device: torch.device | str = "cpu"
+) -> CellTables:
+    """Make the tables of a series.
+
+    Args:
+        geometry: beam centre and pixel size are used, nothing else.
+        valid: bool (ss, fs), True where a pixel counts.
+        device: where the maps will be judged.
+
+    Raises:
+        ModelError: the mask's shape is not the detector's.
+    """
+    if valid.shape != geometry.shape:
+        raise ModelError(f"mask of shape {valid.shape}; expected (ss, fs) = {geometry.shape}")
+    exposure = pool_numpy(valid)
+    height, width = exposure.shape
+    middle = CELL_PX / 2
+    x = np.arange(width) * CELL_PX + middle - geometry.beam_center_px[0]
+    y = np.arange(height) * CELL_PX + middle - geometry.beam_center_px[1]
+    y = y * (geometry.pixel_size_m[1] / geometry.pixel_size_m[0])
+    radius = np.hypot(x[None, :], y[:, None])
+    cos2 = np.square(x[None, :]) / np.maximum(np.square(radius), 1e-9)
+    ring = np.floor(radius / (CELL_PX * RING_CELLS)).astype(np.int64)
+    ring -= ring.min()  # a beam far off the detector must not allocate rings in between
+    angle = np.arctan2(np.abs(y)[:, None], np.abs(x)[None, :])
+    sector = np.minimum((angle * (2 * N_SECTORS / np.pi)).astype(np.int64), N_SECTORS - 1)
+    n_rings = int(ring.max()) + 1
+    index = ring * N_SECTORS + sector
+    weight = np.bincount(index.ravel(), exposure.ravel(), n_rings * N_SECTORS)
+
+    def mean(of: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.bincount(index.ravel(), (of * exposure).ravel(), len(weight))
+        return np.asarray(total / np.maximum(weight, 1e-9))
+
+    return CellTables(
+        exposure_HW=torch.from_numpy(exposure).to(device),
+        ring_HW=torch.from_numpy(ring).to(device),
+        bin_HW=torch.from_numpy(index).to(device),
+        exposure_N=torch.from_numpy(weight.astype(np.float32)).to(device),
+        radius_N=mean(radius),
+        cos2_N=mean(cos2),
+        n_rings=n_rings,
+        n_valid=int(valid.sum()),
+    )
+
+
+def pool(image_BYX: torch.Tensor, valid_YX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pool frames: sums and maxima of 4 x 4 pixels.
+
+    Args:
+        image_BYX: uint8, uint16 or uint32 counts.
+        valid_YX: bool.
+
+    Returns:
+        sums_BHW and maxima_BHW, int64.
+    """
+    top = torch.iinfo(image_BYX.dtype).max
+    wide = torch.int32 if top < 2**31 else torch.int64
+    counts = image_BYX.to(wide)
+    counts = torch.where(valid_YX & (counts != top), counts, 0)
+    n_rows, n_columns = counts.shape[-2:]
+    pad = (0, -n_columns % CELL_PX, 0, -n_rows % CELL_PX)
+    counts = torch.nn.functional.pad(counts, pad)
+    height, width = cell_shape((n_rows, n_columns))
+    cells = counts.view(-1, height, CELL_PX, width, CELL_PX)
+    # One axis at a time: a reduction over two strided axes is several times slower.
+    return cells.sum(2).sum(3).to(torch.int64), cells.amax(2).amax(3).to(torch.int64)
+
+
+def pool_frame(image: NDArray[np.unsignedinteger], valid: NDArray[np.bool_]) -> Pooled:
+    """Pool one frame on the CPU; the reference for the C pooling."""
+    if image.shape != valid.shape:
+        raise ModelError(f"image of shape {image.shape}; expected (ss, fs) = {valid.shape}")
+    sums, maxima = pool(torch.from_numpy(image)[None], torch.from_numpy(valid))
+    top = np.iinfo(image.dtype).max
+    return Pooled(
+        sums=sums[0].numpy().astype(np.uint32),
+        maxima=maxima[0].numpy().astype(np.uint32),
+        n_photons=int(sums.sum()),
+        n_saturated=int(np.count_nonzero((image == top) & valid)),
+    )
+
+
+def stack_maps(
+    pooled: Sequence[Pooled], device: torch.device | str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return sums_BHW and maxima_BHW, float32, on the device."""
+    sums = np.stack([p.sums for p in pooled]).astype(np.float32)
+    maxima = np.stack([p.maxima for p in pooled]).astype(np.float32)
+    return torch.from_numpy(sums).to(device), torch.from_numpy(maxima).to(device)

@@ -1,0 +1,161 @@
+"""The multi-scale Poisson scan: where are there more photons than the background explains.
+
+One rule: evidence is -log10 of a Poisson tail probability, less log10 of the number of places
+looked at, so 0 means "once a frame by chance" at any flux, radius and scale. Scales: the largest
+pixel of a cell, and boxes of 4, 8 and 16 px at every cell.
+
+Suffixes: B batch, H = ss, W = fs (cells), C candidates of the whole batch, K kept per frame.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from hitfinder.models.frontend import CELL_PX, CellTables
+
+SCALES_PX = (1, 4, 8, 16)
+CANDIDATES_PER_SCALE = 256
+"""Bound of what a frame's gate looks at, strongest first; blanks hold 50 to 900."""
+FLOOR = -6.0
+"""Evidence of "nothing": below any candidate."""
+CUT_SIGMA = 3.0
+CUT_PHOTONS = (1.5, 1.0, 1.0, 1.0)
+"""A place is a candidate above mean + 3 sqrt(mean) + this: a cheap cut before the exact tail."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """The strongest candidates of each frame and scale; empty places hold `FLOOR`.
+
+    All float32 of shape (B, 4, K), by falling evidence.
+
+    Attributes:
+        evidence: -log10 tail - log10 number of places.
+        rest: the same without the brightest pixel of the box (a lone hot pixel has none).
+        ss: centre of the box in cells.
+        fs: centre of the box in cells.
+        mean: background photons in the box (of one pixel for the first scale).
+    """
+
+    evidence: torch.Tensor
+    rest: torch.Tensor
+    ss: torch.Tensor
+    fs: torch.Tensor
+    mean: torch.Tensor
+
+    def columns(self) -> tuple[torch.Tensor, ...]:
+        """Return all columns in the order of the fields."""
+        return self.evidence, self.rest, self.ss, self.fs, self.mean
+
+
+def neg_log10_tail(n: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Return -log10 P(X >= n) of a Poisson variable, for n above its mean; 0 elsewhere.
+
+    Stable for means from 1e-6 to 1e5: the leading term times Kummer's function, whose
+    continued fraction (NIST DLMF 13.5.1 with a = 1) converges where n > mean.
+    """
+    mean = mean.to(torch.float64).clamp(min=1e-12)
+    n = n.to(torch.float64)
+    above = n > mean
+    safe = torch.where(above, n, mean + 1)
+    b = safe + 1
+    fraction = torch.zeros_like(safe)
+    for k in range(12, 0, -1):
+        # Odd terms pull down, even terms push up: z/(b + z/(b+1 - bz/(b+2 + 2z/(b+3 - ...)))).
+        half = (k + 1) // 2
+        term = half * mean if k % 2 else -(b + half - 1) * mean
+        fraction = term / (b + k + fraction)
+    kummer = 1 / (1 - mean / (b + fraction))
+    log_tail = safe * mean.log() - mean - torch.lgamma(b) + kummer.clamp(min=1).log()
+    return torch.where(above, -log_tail / math.log(10), 0.0).clamp(min=0).to(torch.float32)
+
+
+def scan(
+    sums_BHW: torch.Tensor, maxima_BHW: torch.Tensor, mean_BHW: torch.Tensor, tables: CellTables
+) -> Candidates:
+    """Return the strongest candidates of each frame, scale by scale."""
+    per_px = mean_BHW / tables.exposure_HW.clamp(min=1)
+    two, two_mean = _double(sums_BHW, 1), _double(mean_BHW, 1)
+    maps = (
+        (maxima_BHW, per_px),
+        (sums_BHW, mean_BHW),
+        (two, two_mean),
+        (_double(two, 2), _double(two_mean, 2)),
+    )
+    found = [
+        _strongest(n, mean, maxima_BHW, scale, tables.n_valid)
+        for scale, (n, mean) in enumerate(maps)
+    ]
+    return Candidates(*(torch.stack(part, 1) for part in zip(*found, strict=True)))
+
+
+def _double(cells: torch.Tensor, step: int) -> torch.Tensor:
+    """Add the neighbours `step` cells on; boxes that leave the detector are left out."""
+    rows = cells[:, step:] + cells[:, :-step]
+    return rows[:, :, step:] + rows[:, :, :-step]
+
+
+def _strongest(
+    n_BHW: torch.Tensor, mean_BHW: torch.Tensor, maxima: torch.Tensor, scale: int, n_valid: int
+) -> tuple[torch.Tensor, ...]:
+    limit = mean_BHW + CUT_SIGMA * mean_BHW.sqrt() + CUT_PHOTONS[scale]
+    b, i, j = ((n_BHW > limit) & (mean_BHW > 0)).nonzero(as_tuple=True)
+    n, mean = n_BHW[b, i, j], mean_BHW[b, i, j]
+    span = max(SCALES_PX[scale] // CELL_PX, 1)
+    n_places = max(n_valid / (1 if scale == 0 else CELL_PX**2), 1.0)
+    evidence = neg_log10_tail(n, mean) - math.log10(n_places)
+    if scale == 0:
+        rest = torch.full_like(evidence, FLOOR)
+    else:
+        brightest = torch.stack(
+            [maxima[b, i + di, j + dj] for di in range(span) for dj in range(span)]
+        ).amax(0)
+        rest = neg_log10_tail(n - brightest, mean) - math.log10(n_places)
+    middle = (span - 1) / 2
+    columns = (evidence, rest, i + middle, j + middle, mean)
+    order = torch.argsort(evidence, descending=True, stable=True)
+    order = order[torch.argsort(b[order], stable=True)]
+    return _pad_by_frame(b[order], [c[order] for c in columns], len(n_BHW))
+
+
+def _pad_by_frame(
+    b: torch.Tensor, columns: list[torch.Tensor], n_batch: int
+) -> tuple[torch.Tensor, ...]:
+    """Lay candidates out as (B, K), the first K of each frame."""
+    per_frame = torch.bincount(b, minlength=n_batch)
+    start = functional.pad(per_frame.cumsum(0), (1, 0))[:-1]
+    rank = torch.arange(len(b), device=b.device) - start[b]
+    keep = rank < CANDIDATES_PER_SCALE
+    laid = []
+    for position, column in enumerate(columns):
+        empty = FLOOR if position < 2 else 0.0
+        out = torch.full((n_batch, CANDIDATES_PER_SCALE), empty, device=b.device)
+        out[b[keep], rank[keep]] = column[keep].to(torch.float32)
+        laid.append(out)
+    return tuple(laid)
+
+
+def suppress(
+    evidence_BK: torch.Tensor, ss_BK: torch.Tensor, fs_BK: torch.Tensor, size_BK: torch.Tensor
+) -> torch.Tensor:
+    """Return True for candidates that no stronger overlapping one hides.
+
+    Args:
+        evidence_BK: by falling evidence within a frame.
+        ss_BK: centre, cells.
+        fs_BK: centre, cells.
+        size_BK: box edge, cells.
+    """
+    apart = torch.maximum(
+        (ss_BK[:, :, None] - ss_BK[:, None, :]).abs(),
+        (fs_BK[:, :, None] - fs_BK[:, None, :]).abs(),
+    )
+    reach = (size_BK[:, :, None] + size_BK[:, None, :]) / 2
+    n = evidence_BK.shape[1]
+    stronger = torch.ones(n, n, dtype=torch.bool, device=evidence_BK.device).tril(-1)
+    hidden = ((apart <= reach) & stronger).any(2)
+    return ~hidden & (evidence_BK > FLOOR)

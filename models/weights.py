@@ -1,0 +1,161 @@
+"""Weights on disk: one safetensors file and beside it a JSON model card.
+
+One rule: nothing is used that the card does not vouch for. The card holds the sha256 of the
+weights; a file that does not match is refused, and so is a network of another shape. Safetensors
+holds arrays only, so loading never runs code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+
+from hitfinder.models.errors import ModelError
+from hitfinder.models.gate import Calibration, GateNet
+from hitfinder.models.water import WaterTable
+
+FORMAT = "hitfinder-gate-1"
+SHIPPED = "gate_v1.safetensors"
+WATER = "water_f2.safetensors"
+MAX_BYTES = 64 * 2**20
+"""No weights of this program come near it; a larger file is not one of ours."""
+WATER_STEP_INV_A = 0.001
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """Everything trained or tabulated that a `Pipeline` needs.
+
+    Attributes:
+        net: the gate's network, in evaluation mode.
+        calibration: probabilities and thresholds.
+        water: F2(q) of the heads.
+        model_id: first 12 hex digits of the file's sha256; stamped on every result.
+        card: the model card as read.
+    """
+
+    net: GateNet
+    calibration: Calibration
+    water: WaterTable
+    model_id: str
+    card: dict[str, Any]
+
+
+def shipped_path() -> Path:
+    """Return the weights that come with the program."""
+    return Path(str(files("hitfinder.models") / "weights" / SHIPPED))
+
+
+def card_path(weights: Path) -> Path:
+    """Return where the model card of a weights file lies."""
+    return weights.with_suffix(".json")
+
+
+def load(path: Path | None = None) -> Weights:
+    """Load weights and check them against their card.
+
+    Args:
+        path: a `.safetensors` file with its card beside it; None for the shipped one.
+
+    Raises:
+        ModelError: a file is missing or too large, the sha256 differs from the card's, or the
+            arrays are not those of this network.
+    """
+    path = path or shipped_path()
+    card = _read_card(card_path(path))
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelError(f"{path} has more than {MAX_BYTES} bytes; it is no gate's weights")
+        packed = path.read_bytes()
+    except OSError as err:
+        raise ModelError(f"{path}: {err.strerror}; name a weights file or train one") from err
+    digest = hashlib.sha256(packed).hexdigest()
+    if digest != card.get("sha256"):
+        raise ModelError(
+            f"{path.name}: sha256 is {digest[:12]}..., its card says "
+            f"{str(card.get('sha256'))[:12]}...; the file was changed or mixed up, restore both"
+        )
+    if card.get("format") != FORMAT:
+        raise ModelError(f"{path.name}: format {card.get('format')!r}; expected {FORMAT!r}")
+    try:
+        arrays = safetensors.numpy.load(packed)
+    except safetensors.SafetensorError as err:
+        raise ModelError(f"{path.name}: not a safetensors file ({err})") from err
+    return _unpack(arrays, digest, card, path.name)
+
+
+def save(
+    path: Path, net: GateNet, calibration: Calibration, water: WaterTable, card: dict[str, Any]
+) -> Path:
+    """Write weights and card; returns the weights' path.
+
+    Args:
+        path: a `.safetensors` file; the card goes beside it as `.json`.
+        net: trained network.
+        calibration: its calibration.
+        water: F2(q), copied in so that the sha256 covers it.
+        card: what the card says beyond format and sha256.
+    """
+    arrays = {f"net.{name}": t.detach().cpu().numpy() for name, t in net.state_dict().items()}
+    arrays["calibration.slope"] = calibration.slope
+    arrays["calibration.offset"] = calibration.offset
+    arrays["calibration.blank_scores"] = calibration.blank_scores
+    arrays["calibration.spot"] = calibration.spot
+    arrays["water.q_inv_A"], arrays["water.f2_e2"] = water.q_inv_A, water.f2_e2
+    packed = safetensors.numpy.save({k: np.ascontiguousarray(a) for k, a in arrays.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(packed)
+    whole = {"format": FORMAT, "sha256": hashlib.sha256(packed).hexdigest(), **card}
+    card_path(path).write_text(json.dumps(whole, indent=2) + "\n")
+    return path
+
+
+def load_water() -> WaterTable:
+    """Return the F2(q) of water that comes with the program, in fine steps."""
+    table = safetensors.numpy.load((files("hitfinder.models") / "weights" / WATER).read_bytes())
+    smooth = CubicSpline(table["q_inv_A"], table["f2_e2"])
+    q = np.arange(0, float(table["q_inv_A"][-1]), WATER_STEP_INV_A)
+    return WaterTable(q, np.asarray(smooth(q), np.float64))
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text())
+    except OSError as err:
+        raise ModelError(f"model card {path}: {err.strerror}; it lies beside the weights") from err
+    except ValueError as err:
+        raise ModelError(f"model card {path} is not JSON: {err}") from err
+    if not isinstance(card, dict):
+        raise ModelError(f"model card {path}: expected a JSON object")
+    return card
+
+
+def _unpack(
+    arrays: dict[str, NDArray[Any]], digest: str, card: dict[str, Any], name: str
+) -> Weights:
+    net = GateNet()
+    state = {k[4:]: torch.from_numpy(a.copy()) for k, a in arrays.items() if k.startswith("net.")}
+    try:
+        net.load_state_dict(state)
+        calibration = Calibration(
+            slope=arrays["calibration.slope"],
+            offset=arrays["calibration.offset"],
+            blank_scores=arrays["calibration.blank_scores"],
+            spot=arrays["calibration.spot"],
+        )
+        water = WaterTable(arrays["water.q_inv_A"], arrays["water.f2_e2"])
+    except (RuntimeError, KeyError) as err:
+        raise ModelError(f"{name}: arrays are not those of {FORMAT}: {err}") from err
+    net.eval()
+    return Weights(net, calibration, water, digest[:12], card)
