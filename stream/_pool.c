@@ -1,77 +1,199 @@
 /* 4 x 4 sums and maxima of a frame in one pass, and its photon count. Pixels with valid == 0 count as
- * nothing; so do saturated ones (the type's largest value), which are counted. Two steps a tile: down the
- * four rows into column sums (plain loops that vectorise), then across four columns. */
+ * nothing; so do saturated ones (the type's largest value), which are counted. `add_fields` is the plain
+ * definition; the AVX2 strips do the same for 4 rows x 32 columns at once and leave edges, and strips too
+ * bright for their narrow sums, to it. */
 #include "_kernels.h"
 
 #include <string.h>
 
-#define TILE 1024 /* columns at a time, a multiple of 4: the column sums stay in the L1 cache */
+#define INLINE static inline __attribute__((always_inline))
+
+typedef struct {
+    const uint8_t *image; /* pixels of 1, 2 or 4 bytes, C order */
+    const uint8_t *valid;
+    size_t n_ss, n_fs;
+    uint32_t *sums, *maxima; /* one row of fields at a time */
+    pool_counts counts;
+} pooling;
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-/* Four columns to one: sums of up to 16 pixels, clamped to 32 bits. Returns the exact total. */
-#define POOL_ACROSS(NAME, SUM, PIXEL)                                                                    \
-    static uint64_t NAME(const SUM *sum, const PIXEL *max, size_t n, uint32_t *sums, uint32_t *maxima) { \
-        uint64_t total = 0;                                                                              \
-        for (size_t j = 0; j < n; j += 4) {                                                              \
-            uint64_t s = 0;                                                                              \
-            PIXEL m = 0;                                                                                 \
-            for (size_t i = j; i < smaller(j + 4, n); i++) {                                             \
-                s += sum[i];                                                                             \
-                m = max[i] > m ? max[i] : m;                                                             \
-            }                                                                                            \
-            total += s;                                                                                  \
-            *sums++ = s > UINT32_MAX ? UINT32_MAX : (uint32_t)s;                                         \
-            *maxima++ = m;                                                                               \
-        }                                                                                                \
-        return total;                                                                                    \
-    }
+INLINE uint32_t pixel_at(const uint8_t *image, size_t itemsize, size_t i) {
+    if (itemsize == 1) return image[i];
+    if (itemsize == 2) return ((const uint16_t *)(const void *)image)[i];
+    return ((const uint32_t *)(const void *)image)[i];
+}
 
-/* One row into the column sums and maxima of a tile. Returns the number of saturated pixels. */
-#define ADD_ROW(NAME, SUM, PIXEL, LARGEST)                                                               \
-    static uint64_t NAME(const PIXEL *row, const uint8_t *valid, size_t n, SUM *sum, PIXEL *max) {       \
-        unsigned n_saturated = 0;                                                                        \
-        for (size_t j = 0; j < n; j++) {                                                                 \
-            PIXEL v = valid[j] ? row[j] : (PIXEL)0;                                                      \
-            n_saturated += v == LARGEST;                                                                 \
-            v = v == LARGEST ? (PIXEL)0 : v;                                                             \
-            sum[j] += v;                                                                                 \
-            max[j] = v > max[j] ? v : max[j];                                                            \
-        }                                                                                                \
-        return n_saturated;                                                                              \
+/* Fields of rows y..y + 3 from column x to column end. */
+INLINE void add_fields(pooling *p, size_t itemsize, size_t y, size_t x, size_t end) {
+    const uint32_t largest = UINT32_MAX >> (32 - 8 * itemsize);
+    for (; x < end; x += 4) {
+        uint64_t sum = 0;
+        uint32_t max = 0;
+        for (size_t r = y; r < smaller(y + 4, p->n_ss); r++) {
+            for (size_t i = r * p->n_fs + x; i < r * p->n_fs + smaller(x + 4, end); i++) {
+                uint32_t v = p->valid[i] ? pixel_at(p->image, itemsize, i) : 0;
+                p->counts.n_saturated += v == largest;
+                v = v == largest ? 0 : v;
+                sum += v;
+                max = v > max ? v : max;
+            }
+        }
+        p->counts.n_photons += sum;
+        p->sums[x / 4] = sum > UINT32_MAX ? UINT32_MAX : (uint32_t)sum;
+        p->maxima[x / 4] = max;
     }
+}
 
-#define POOL(NAME, ROW, ACROSS, SUM, PIXEL)                                                              \
-    static pool_counts NAME(const PIXEL *image, const uint8_t *valid, size_t n_ss, size_t n_fs,          \
-                            uint32_t *sums, uint32_t *maxima) {                                          \
-        pool_counts counts = {0, 0};                                                                     \
-        size_t pooled_fs = (n_fs + 3) / 4;                                                               \
-        for (size_t y = 0; y < n_ss; y += 4, sums += pooled_fs, maxima += pooled_fs) {                   \
-            for (size_t x = 0; x < n_fs; x += TILE) {                                                    \
-                SUM sum[TILE] = {0};                                                                     \
-                PIXEL max[TILE] = {0};                                                                   \
-                size_t n = smaller(TILE, n_fs - x);                                                      \
-                for (size_t r = y; r < smaller(y + 4, n_ss); r++)                                        \
-                    counts.n_saturated += ROW(image + r * n_fs + x, valid + r * n_fs + x, n, sum, max);  \
-                counts.n_photons += ACROSS(sum, max, n, sums + x / 4, maxima + x / 4);                   \
-            }                                                                                            \
-        }                                                                                                \
-        return counts;                                                                                   \
+#if HAVE_X86
+#include <immintrin.h>
+
+#define AVX2 __attribute__((target("avx2"))) static inline __attribute__((always_inline))
+#define STRIP 32 /* columns, 8 fields */
+
+AVX2 __m256i load(const uint8_t *from) { return _mm256_loadu_si256((const __m256i *)(const void *)from); }
+AVX2 __m256i low_half_words(__m256i v) { return _mm256_cvtepi8_epi16(_mm256_castsi256_si128(v)); }
+AVX2 __m256i high_half_words(__m256i v) { return _mm256_cvtepi8_epi16(_mm256_extracti128_si256(v, 1)); }
+
+/* Even and odd 32-bit lanes of a and b, as `_mm256_hadd_epi32` pairs them; the larger of each. */
+AVX2 __m256i pair_max(__m256i a, __m256i b) {
+    __m256 fa = _mm256_castsi256_ps(a), fb = _mm256_castsi256_ps(b);
+    return _mm256_max_epu32(_mm256_castps_si256(_mm256_shuffle_ps(fa, fb, 0x88)),
+                            _mm256_castps_si256(_mm256_shuffle_ps(fa, fb, 0xdd)));
+}
+
+/* Write the 8 fields of a strip and count their photons (each sum is below 2**31). */
+AVX2 void put_fields(pooling *p, size_t x, __m256i sums, __m256i maxima, __m256i *n_photons) {
+    _mm256_storeu_si256((__m256i *)(void *)(p->sums + x / 4), sums);
+    _mm256_storeu_si256((__m256i *)(void *)(p->maxima + x / 4), maxima);
+    __m256i even = _mm256_and_si256(sums, _mm256_set1_epi64x(UINT32_MAX));
+    *n_photons = _mm256_add_epi64(*n_photons, _mm256_add_epi64(even, _mm256_srli_epi64(sums, 32)));
+}
+
+/* Set lanes of all ones: how many, where each is `itemsize` bytes wide. Rare, so not clever. */
+AVX2 void count_saturated(pooling *p, __m256i is_saturated, size_t itemsize) {
+    if (_mm256_testz_si256(is_saturated, is_saturated)) return;
+    unsigned mask = (unsigned)_mm256_movemask_epi8(is_saturated);
+    p->counts.n_saturated += (unsigned)__builtin_popcount(mask) / itemsize;
+}
+
+/* A vector of pixels without its invalid and its saturated ones; the latter are counted. */
+#define KEEP(BITS, X, INVALID)                                                        \
+    do {                                                                              \
+        X = _mm256_andnot_si256(INVALID, X);                                          \
+        __m256i full = _mm256_cmpeq_epi##BITS(X, _mm256_set1_epi8(-1));               \
+        count_saturated(p, full, BITS / 8);                                           \
+        X = _mm256_andnot_si256(full, X);                                             \
+    } while (0)
+
+AVX2 int strip_1(pooling *p, size_t y, size_t x, __m256i *n_photons) {
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i sum = zero, max = zero;
+    for (size_t i = y * p->n_fs + x, r = 0; r < 4; r++, i += p->n_fs) {
+        __m256i v = load(p->image + i);
+        KEEP(8, v, _mm256_cmpeq_epi8(load(p->valid + i), zero));
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(v, _mm256_set1_epi8(1)));
+        max = _mm256_max_epu8(max, v);
     }
+    max = _mm256_max_epu8(max, _mm256_srli_epi16(max, 8));
+    max = _mm256_and_si256(_mm256_max_epu8(max, _mm256_srli_epi32(max, 16)), _mm256_set1_epi32(0xff));
+    put_fields(p, x, _mm256_madd_epi16(sum, _mm256_set1_epi16(1)), max, n_photons);
+    return 1;
+}
 
-ADD_ROW(add_row_u8, uint16_t, uint8_t, UINT8_MAX)
-ADD_ROW(add_row_u16, uint32_t, uint16_t, UINT16_MAX)
-ADD_ROW(add_row_u32, uint64_t, uint32_t, UINT32_MAX)
-POOL_ACROSS(across_u8, uint16_t, uint8_t)
-POOL_ACROSS(across_u16, uint32_t, uint16_t)
-POOL_ACROSS(across_u32, uint64_t, uint32_t)
-POOL(pool_u8, add_row_u8, across_u8, uint16_t, uint8_t)
-POOL(pool_u16, add_row_u16, across_u16, uint32_t, uint16_t)
-POOL(pool_u32, add_row_u32, across_u32, uint64_t, uint32_t)
+AVX2 int strip_2(pooling *p, size_t y, size_t x, __m256i *n_photons) {
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    const uint64_t n_saturated = p->counts.n_saturated;
+    __m256i sum_a = zero, sum_b = zero, max_a = zero, max_b = zero, bits = zero;
+    for (size_t i = y * p->n_fs + x, r = 0; r < 4; r++, i += p->n_fs) {
+        __m256i invalid = _mm256_cmpeq_epi8(load(p->valid + i), zero);
+        __m256i a = load(p->image + 2 * i), b = load(p->image + 2 * i + 32);
+        KEEP(16, a, low_half_words(invalid));
+        KEEP(16, b, high_half_words(invalid));
+        bits = _mm256_or_si256(bits, _mm256_or_si256(a, b));
+        sum_a = _mm256_add_epi16(sum_a, a), sum_b = _mm256_add_epi16(sum_b, b);
+        max_a = _mm256_max_epu16(max_a, a), max_b = _mm256_max_epu16(max_b, b);
+    }
+    /* Four pixels below 2**13 stay below 2**15, what the signed madd takes. */
+    if (!_mm256_testz_si256(bits, _mm256_set1_epi16((short)0xe000))) {
+        p->counts.n_saturated = n_saturated;
+        return 0;
+    }
+    __m256i sum = _mm256_hadd_epi32(_mm256_madd_epi16(sum_a, ones), _mm256_madd_epi16(sum_b, ones));
+    max_a = _mm256_max_epu16(max_a, _mm256_srli_epi32(max_a, 16));
+    max_b = _mm256_max_epu16(max_b, _mm256_srli_epi32(max_b, 16));
+    __m256i max = _mm256_and_si256(pair_max(_mm256_and_si256(max_a, _mm256_set1_epi32(0xffff)),
+                                            _mm256_and_si256(max_b, _mm256_set1_epi32(0xffff))),
+                                   _mm256_set1_epi32(0xffff));
+    put_fields(p, x, _mm256_permute4x64_epi64(sum, 0xd8), _mm256_permute4x64_epi64(max, 0xd8), n_photons);
+    return 1;
+}
+
+AVX2 int strip_4(pooling *p, size_t y, size_t x, __m256i *n_photons) {
+    const uint64_t n_saturated = p->counts.n_saturated;
+    __m256i sum[4], max[4], bits = _mm256_setzero_si256();
+    for (int k = 0; k < 4; k++) {
+        sum[k] = max[k] = _mm256_setzero_si256();
+        for (size_t i = y * p->n_fs + x + 8 * (size_t)k, r = 0; r < 4; r++, i += p->n_fs) {
+            __m256i v = load(p->image + 4 * i);
+            __m256i used = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p->valid + i)));
+            KEEP(32, v, _mm256_cmpeq_epi32(used, _mm256_setzero_si256()));
+            bits = _mm256_or_si256(bits, v);
+            sum[k] = _mm256_add_epi32(sum[k], v);
+            max[k] = _mm256_max_epu32(max[k], v);
+        }
+    }
+    /* Sixteen pixels below 2**27 stay below 2**31. */
+    if (!_mm256_testz_si256(bits, _mm256_set1_epi32((int)0xf8000000))) {
+        p->counts.n_saturated = n_saturated;
+        return 0;
+    }
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(sum[0], sum[1]), _mm256_hadd_epi32(sum[2], sum[3]));
+    __m256i maxima = pair_max(pair_max(max[0], max[1]), pair_max(max[2], max[3]));
+    put_fields(p, x, _mm256_permutevar8x32_epi32(sums, order), _mm256_permutevar8x32_epi32(maxima, order),
+               n_photons);
+    return 1;
+}
+
+/* Rows y..y + 3, all there. Returns the column from which `add_fields` has to go on. */
+AVX2 size_t add_strips(pooling *p, size_t itemsize, size_t y) {
+    __m256i n_photons = _mm256_setzero_si256();
+    size_t x = 0;
+    for (; x + STRIP <= p->n_fs; x += STRIP) {
+        int is_done = itemsize == 1   ? strip_1(p, y, x, &n_photons)
+                      : itemsize == 2 ? strip_2(p, y, x, &n_photons)
+                                      : strip_4(p, y, x, &n_photons);
+        if (!is_done) add_fields(p, itemsize, y, x, x + STRIP);
+    }
+    uint64_t parts[4];
+    _mm256_storeu_si256((__m256i *)(void *)parts, n_photons);
+    p->counts.n_photons += parts[0] + parts[1] + parts[2] + parts[3];
+    return x;
+}
+
+__attribute__((target("avx2"))) static size_t add_strips_1(pooling *p, size_t y) { return add_strips(p, 1, y); }
+__attribute__((target("avx2"))) static size_t add_strips_2(pooling *p, size_t y) { return add_strips(p, 2, y); }
+__attribute__((target("avx2"))) static size_t add_strips_4(pooling *p, size_t y) { return add_strips(p, 4, y); }
+#endif
+
+static size_t add_strips_of(pooling *p, size_t itemsize, size_t y) {
+#if HAVE_X86
+    if (y + 4 <= p->n_ss && __builtin_cpu_supports("avx2"))
+        return itemsize == 1 ? add_strips_1(p, y) : itemsize == 2 ? add_strips_2(p, y) : add_strips_4(p, y);
+#endif
+    return 0;
+}
 
 pool_counts pool4(const void *image, size_t itemsize, const uint8_t *valid, size_t n_ss, size_t n_fs,
                   uint32_t *sums, uint32_t *maxima) {
-    if (itemsize == 1) return pool_u8(image, valid, n_ss, n_fs, sums, maxima);
-    if (itemsize == 2) return pool_u16(image, valid, n_ss, n_fs, sums, maxima);
-    return pool_u32(image, valid, n_ss, n_fs, sums, maxima);
+    pooling p = {image, valid, n_ss, n_fs, sums, maxima, {0, 0}};
+    for (size_t y = 0; y < n_ss; y += 4) {
+        size_t x = add_strips_of(&p, itemsize, y);
+        if (itemsize == 1) add_fields(&p, 1, y, x, n_fs);
+        else if (itemsize == 2) add_fields(&p, 2, y, x, n_fs);
+        else add_fields(&p, 4, y, x, n_fs);
+        p.sums += (n_fs + 3) / 4, p.maxima += (n_fs + 3) / 4;
+    }
+    return p.counts;
 }
