@@ -1,0 +1,131 @@
+"""What CrystFEL is started with: `hits.lst`, `misses.lst` and `detector.geom`.
+
+One rule: a list line is `file //row` with the file named beside the list, so CrystFEL runs in
+the series folder; peaks of a row are at the same row (crystfel_geometry(5), indexamajig(1)).
+The panel lies as in the master file: x to the left seen along the beam, y up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from hitfinder.stream.nexus import RunGeometry
+from hitfinder.stream.swmr import replace_file
+
+# CrystFEL compares as 32-bit floats, where 2**32 - 2 and 2**32 - 1 are the same number; no
+# real count comes near 2e9.
+_MOST_UINT32 = 2_000_000_000
+_BAD_BITS = 0x1FF  # NeXus pixel_mask bits 0-7 and the user's bit 8
+
+
+def write_list(path: Path, files: Iterable[tuple[str, int]]) -> None:
+    """Write every row of the files, given as (name, number of rows), one line each."""
+    lines = (f"{name} //{row}\n" for name, n_rows in files for row in range(n_rows))
+    replace_file(path, lambda part: _write(part, "".join(lines)))
+
+
+def read_list(path: Path) -> list[tuple[str, int]]:
+    """Return a list's lines as (file, row).
+
+    Raises:
+        ValueError: a line is not `file //row`.
+    """
+    places = []
+    for line in path.read_text().splitlines():
+        name, row = line.rsplit(" //", 1)
+        places.append((name, int(row)))
+    return places
+
+
+def write_geom(
+    path: Path,
+    geometry: RunGeometry,
+    shape: tuple[int, int],
+    dtype: str,
+    saturation_value: int | None = None,
+    mask_file: str | None = None,
+) -> None:
+    """Write a CrystFEL geometry for one panel of shape (ss, fs).
+
+    What is unknown is a comment that says so: CrystFEL then names the line it misses.
+
+    Args:
+        dtype: of the images; its highest value marks pixels without a count.
+        saturation_value: highest valid count, if the header says.
+        mask_file: master file with a pixel mask, None if there is no mask.
+    """
+    text = "\n".join(
+        [
+            "; written by hitfinder-stream: geometry of header and config, not predicted",
+            *_beam_lines(geometry),
+            "adu_per_photon = 1",
+            *_layout_lines(dtype, mask_file),
+            *_panel_lines(geometry, shape, saturation_value),
+            "",
+        ]
+    )
+    replace_file(path, lambda part: _write(part, text))
+
+
+def _write(part: Path, text: str) -> None:
+    part.write_text(text)
+
+
+def _beam_lines(geometry: RunGeometry) -> list[str]:
+    said = geometry.sources
+    energy, clen, size = geometry.photon_energy_eV, geometry.clen_m, geometry.pixel_size_m
+    lines = []
+    for name, value, unit, key in (
+        ("photon_energy", energy, " eV", "photon_energy_eV"),
+        ("clen", clen, " m", "clen_m"),
+        ("res", 1 / size[0] if size else None, "", "pixel_size_m"),
+    ):
+        if value is None:
+            lines.append(f"; {name} is unknown: neither the header nor the config says")
+        else:
+            lines.append(f"{name} = {value:.10g}{unit} ; from {said.get(key, 'header')}")
+    return lines
+
+
+def _layout_lines(dtype: str, mask_file: str | None) -> list[str]:
+    most = min(int(np.iinfo(dtype).max) - 1, _MOST_UINT32)
+    lines = [
+        "data = /entry/data/data",
+        "dim0 = %",
+        "dim1 = ss",
+        "dim2 = fs",
+        "peak_list = /entry/result",
+        "peak_list_type = cxi",
+        f"flag_morethan = {most}",
+    ]
+    if mask_file is not None:
+        lines += [
+            f"mask0_file = {mask_file}",
+            "mask0_data = /entry/instrument/detector/pixel_mask",
+            "mask0_goodbits = 0x0",
+            f"mask0_badbits = {_BAD_BITS:#x}",
+        ]
+    return lines
+
+
+def _panel_lines(
+    geometry: RunGeometry, shape: tuple[int, int], saturation_value: int | None
+) -> list[str]:
+    n_ss, n_fs = shape
+    lines = [
+        "panel0/min_fs = 0",
+        f"panel0/max_fs = {n_fs - 1}",
+        "panel0/min_ss = 0",
+        f"panel0/max_ss = {n_ss - 1}",
+        "panel0/fs = -1.0x +0.0y",
+        "panel0/ss = +0.0x -1.0y",
+    ]
+    if saturation_value is not None:
+        lines.append(f"panel0/max_adu = {saturation_value}")
+    if geometry.beam_center_px is None:
+        return [*lines, "; panel0/corner_x, corner_y are unknown: no beam centre"]
+    fs, ss = geometry.beam_center_px
+    return [*lines, f"panel0/corner_x = {fs:.6f}", f"panel0/corner_y = {ss:.6f}"]

@@ -1,0 +1,422 @@
+"""What one series leaves on disk: its folder of hit files, ledger, master, lists and summary.
+
+One rule: when `write` returns, its frames survive a kill -9 of this process. The order makes
+that true: images and columns, flush, ledger row, flush; so a frame may stand in a hit file
+without its ledger row (`resume` then writes the row), never the other way round. Layout is a
+fixed contract (design section 7).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hitfinder.stream.errors import StoreError
+from hitfinder.stream.hitfile import HitFile, JudgedFrame, layout_of, read_columns
+from hitfinder.stream.ledger import Ledger, Unjudged, rows_of
+from hitfinder.stream.lists import write_geom, write_list
+from hitfinder.stream.messages import SeriesStart, pack_start, unpack_start
+from hitfinder.stream.nexus import (
+    ImageFile,
+    RunGeometry,
+    combined_mask,
+    link_images,
+    write_master,
+)
+from hitfinder.stream.recovery import WriterLock, recover_files
+from hitfinder.stream.results import OUTCOMES, Outcome, Record
+from hitfinder.stream.summary import (
+    SeriesSummary,
+    StoredFile,
+    count_alarms,
+    hit_rate,
+    utc_now,
+    write_summary,
+)
+
+_KINDS = {Outcome.HIT: "hits", Outcome.MISS: "misses"}
+
+
+def folder_name(start: SeriesStart) -> str:
+    """Return `series_<series>_<uid or UTC time>`, safe as one path component."""
+    uid = re.sub(r"[^A-Za-z0-9._-]", "_", start.series_uid or "")[:64].strip(".")
+    return f"series_{start.series}_{uid or datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
+
+
+def new_folder(out: Path, start: SeriesStart) -> Path:
+    """Make and return a folder that nothing else uses: `-2`, `-3` ... if the name is taken."""
+    name = folder_name(start)
+    n = 1
+    while True:
+        folder = out / (name if n == 1 else f"{name}-{n}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            n += 1
+        else:
+            return folder
+
+
+def is_sampled(series: int, frame: int, fraction: float) -> bool:
+    """Return whether a miss is kept for audit: always the same ones, spread as if at random."""
+    digest = blake2b(f"{series}/{frame}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < fraction * 2.0**64
+
+
+class RollingFiles:
+    """The files `<kind>_NNNNNN.h5` of a folder, one of them open for appending at a time."""
+
+    def __init__(
+        self, folder: Path, kind: str, frames_per_file: int, attributes: Mapping[str, Any]
+    ) -> None:
+        self._folder, self._kind = folder, kind
+        self._frames_per_file = frames_per_file
+        self._attributes = attributes
+        self._open: HitFile | None = None
+        self._closed = [
+            ImageFile(path.name, len(read_columns(path)), closed=True)
+            for path in sorted(folder.glob(f"{kind}_*.h5"))
+        ]
+
+    def files(self) -> list[ImageFile]:
+        """Return what there is, in the order of writing."""
+        if self._open is None:
+            return list(self._closed)
+        return [*self._closed, ImageFile(self._open.path.name, self._open.n_rows, closed=False)]
+
+    def write(self, frames: Sequence[JudgedFrame], rows: NDArray[np.void]) -> bool:
+        """Append and flush; return whether a new file was begun.
+
+        Args:
+            frames: each with at least one blob.
+            rows: dtype `ROW`, one per frame; `file` and `row` are filled in.
+        """
+        n_before = len(self._closed) + (self._open is not None)
+        done = 0
+        while done < len(frames):
+            file = self._file_for(frames[done])
+            end = done + 1
+            room = done + self._frames_per_file - file.n_rows
+            while end < min(len(frames), room) and layout_of(frames[end].blobs) == file.layout:
+                end += 1
+            file.append(frames[done:end], rows[done:end])
+            done = end
+        if self._open is not None:
+            self._open.flush()
+        return len(self._closed) + (self._open is not None) != n_before
+
+    def _file_for(self, frame: JudgedFrame) -> HitFile:
+        file = self._open
+        if file is not None and (
+            file.n_rows >= self._frames_per_file or file.layout != layout_of(frame.blobs)
+        ):
+            self.close()
+            file = None
+        if file is None:
+            number = 1 + max((int(f.name[-9:-3]) for f in self._closed), default=0)
+            path = self._folder / f"{self._kind}_{number:06d}.h5"
+            file = self._open = HitFile(path, frame.blobs, self._attributes)
+        return file
+
+    def close(self) -> None:
+        """Close the open file, if there is one."""
+        if self._open is not None:
+            self._open.close()
+            self._closed.append(ImageFile(self._open.path.name, self._open.n_rows, closed=True))
+            self._open = None
+
+
+class SeriesFolder:
+    """A series on disk, open for writing by this process alone."""
+
+    def __init__(
+        self,
+        out: Path,
+        start: SeriesStart,
+        provenance: Mapping[str, Any],
+        *,
+        frames_per_file: int = 1000,
+        miss_sample_fraction: float = 0.01,
+        geometry: RunGeometry | None = None,
+        bad_pixels: NDArray[np.bool_] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """Begin a series, or carry on with one.
+
+        Args:
+            out: where the series' folder is made.
+            start: its header.
+            provenance: versions, sha256 of model, config and mask, the effective config; plain
+                values, stamped on every file.
+            frames_per_file: rows at which a hit file is closed and the next begun.
+            miss_sample_fraction: part of the misses whose images are kept, 0 to 1.
+            geometry: what header or config say; None: what the header says.
+            bad_pixels: bool (ss, fs), True where a pixel must not be used, beside the header's
+                pixel mask; None if there is nothing beside it.
+            folder: the folder itself, for one that may have been begun by a killed process: if a
+                ledger is there the series is carried on, and no frame of it is written twice.
+
+        Raises:
+            StoreError: the folder cannot be written, or a living process writes it.
+        """
+        self._start, self._provenance = start, dict(provenance)
+        self._geometry = geometry or RunGeometry.of_header(start)
+        self._bad_pixels = bad_pixels
+        self._fraction = miss_sample_fraction
+        self._layout: tuple[tuple[int, int], str] | None = None
+        self._summary: SeriesSummary | None = None
+        with disk_errors(folder or out):
+            if folder is None:
+                folder = new_folder(out, start)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.folder = folder
+            self._lock = WriterLock(folder)
+            self.recovered = tuple(recover_files(folder))
+            self._ledger = self._open_ledger(frames_per_file)
+            attributes = {
+                "series": start.series,
+                "series_uid": start.series_uid,
+                "miss_sample_fraction": miss_sample_fraction,
+                **self._provenance,
+            }
+            self._files = {
+                outcome: RollingFiles(folder, kind, frames_per_file, attributes)
+                for outcome, kind in _KINDS.items()
+            }
+            self._adopt_rows()
+            self._describe(start.shape, start.dtype)
+            self._publish()
+
+    @classmethod
+    def resume(cls, folder: Path) -> SeriesFolder:
+        """Carry on with a folder whose writer was killed, with nothing but what is in it.
+
+        Raises:
+            StoreError: a living process writes it, or it has no ledger to carry on from.
+        """
+        lock = WriterLock(folder)
+        try:
+            with disk_errors(folder):
+                recover_files(folder)
+                if not (folder / "ledger.h5").exists():
+                    raise StoreError(f"{folder.name}: no ledger.h5, so no frame was ever written")
+                ledger = Ledger.reopen(folder / "ledger.h5")
+                said = dict(ledger.attributes)
+                ledger.close()
+        finally:
+            lock.release()
+        return cls(
+            folder.parent,
+            unpack_start(said["start"].tobytes()),
+            json.loads(said["provenance"]),
+            frames_per_file=int(said["frames_per_file"]),
+            miss_sample_fraction=float(said["miss_sample_fraction"]),
+            geometry=RunGeometry.from_json(said["geometry"]),
+            folder=folder,
+        )
+
+    def write(self, frames: Sequence[JudgedFrame]) -> list[tuple[str | None, int | None]]:
+        """Store judged frames; they survive this process when this returns.
+
+        Returns:
+            For each frame the file in the folder and the row that hold its image, (None, None)
+            if the image is not kept. A frame that is already stored keeps its place.
+
+        Raises:
+            StoreError: the disk refuses, a frame number is out of range, or the series is closed.
+        """
+        if self._summary is not None:
+            raise StoreError(f"{self.folder.name}: closed; frames come too late")
+        fresh = {f.record.frame: f for f in reversed(frames) if f.record.frame not in self._ledger}
+        if fresh:
+            with disk_errors(self.folder):
+                self._store(list(reversed(fresh.values())))
+        return [self._ledger.place(f.record.frame) for f in frames]
+
+    def close(
+        self,
+        counts: Mapping[str, int],
+        tail: Iterable[Unjudged],
+        reason: str,
+        extra: Mapping[str, Any] | None = None,
+        alarms: Sequence[str] = (),
+    ) -> SeriesSummary:
+        """Write the rows of frames that were never judged, then everything that ends a series.
+
+        Args:
+            counts: the caller's own counts by outcome, compared with the ledger's.
+            tail: frames without a verdict; those that have a row already are passed over.
+            reason: why the series closed.
+            extra: JSON-like values for the summary.
+            alarms: what somebody should look at, one sentence each.
+
+        Returns:
+            The summary; a second call returns the same and writes nothing.
+        """
+        if self._summary is not None:
+            return self._summary
+        with disk_errors(self.folder):
+            for unjudged in tail:
+                self._ledger.append_unjudged(self._unjudged_record(), unjudged)
+            self._ledger.close()
+            for files in self._files.values():
+                files.close()
+            self._publish()
+            summary = self._summarise(counts, reason, extra or {}, alarms)
+            write_summary(self.folder / "summary.json", summary)
+        self._summary = summary
+        self._lock.release()
+        return summary
+
+    def _open_ledger(self, frames_per_file: int) -> Ledger:
+        path = self.folder / "ledger.h5"
+        if path.exists():
+            return Ledger.reopen(path)
+        bare = replace(self._start, pixel_mask=None, flatfield=None)
+        attributes = {
+            "series": self._start.series,
+            "series_uid": self._start.series_uid or "",
+            "n_announced": -1 if self._start.n_frames is None else self._start.n_frames,
+            "start": np.void(pack_start(bare)),
+            "geometry": self._geometry.to_json(),
+            "provenance": json.dumps(self._provenance, default=str),
+            "frames_per_file": frames_per_file,
+            "miss_sample_fraction": self._fraction,
+        }
+        return Ledger.create(path, attributes)
+
+    def _adopt_rows(self) -> None:
+        """Give a ledger row to frames that a killed writer stored without reaching the ledger."""
+        for files in self._files.values():
+            for image_file in files.files():
+                rows = read_columns(self.folder / image_file.name)
+                known = [frame in self._ledger for frame in rows["frame"].tolist()]
+                self._ledger.append(rows[~np.array(known, bool)])
+        self._ledger.flush()
+
+    def _store(self, frames: list[JudgedFrame]) -> None:
+        rows = rows_of([f.record for f in frames])
+        rows["file"], rows["row"] = b"", -1
+        has_new_file = False
+        for outcome, files in self._files.items():
+            chosen = [i for i, f in enumerate(frames) if self._is_kept(f, outcome)]
+            if chosen:
+                kept = rows[chosen]
+                blob = frames[chosen[0]].blobs[0]
+                self._describe(blob.shape, blob.dtype)
+                has_new_file |= files.write([frames[i] for i in chosen], kept)
+                rows[chosen] = kept
+        self._ledger.append(rows)
+        self._ledger.flush()
+        if has_new_file:
+            self._publish()
+
+    def _is_kept(self, frame: JudgedFrame, outcome: Outcome) -> bool:
+        record = frame.record
+        if record.outcome is not outcome or not frame.blobs:
+            return False
+        return outcome is Outcome.HIT or is_sampled(record.series, record.frame, self._fraction)
+
+    def _describe(self, shape: tuple[int, int] | None, dtype: str | None) -> None:
+        """Write master and geometry, anew if the images are not what they said."""
+        master = self.folder / "master.h5"
+        is_new = shape is not None and dtype is not None and self._layout != (shape, dtype)
+        if shape is not None and dtype is not None:
+            if (
+                self._layout is None
+                and master.exists()
+                and (self.folder / "detector.geom").exists()
+            ):
+                self._layout = (shape, dtype)  # a killed process wrote them, with its mask
+                return
+            self._layout = (shape, dtype)
+        if not is_new and master.exists():
+            return
+        mask = combined_mask(self._start.pixel_mask, self._bad_pixels)
+        if mask is not None and mask.shape != shape:
+            mask = None
+        write_master(
+            master,
+            self._start,
+            self._geometry,
+            self._provenance,
+            shape=shape,
+            dtype=dtype,
+            pixel_mask=mask,
+        )
+        if shape is not None and dtype is not None:
+            write_geom(
+                self.folder / "detector.geom",
+                self._geometry,
+                shape,
+                dtype,
+                self._start.saturation_value,
+                None if mask is None else master.name,
+            )
+
+    def _publish(self) -> None:
+        """Refresh what names the files, so that a killed run is still of use."""
+        link_images(self.folder / "master.h5", self._files[Outcome.HIT].files())
+        for outcome, files in self._files.items():
+            write_list(
+                self.folder / f"{_KINDS[outcome]}.lst",
+                [(f.name, f.n_rows) for f in files.files()],
+            )
+
+    def _unjudged_record(self) -> Record:
+        return Record(
+            series=self._start.series,
+            series_uid=self._start.series_uid,
+            frame=0,
+            outcome=Outcome.MISSING,
+            header_photon_energy_eV=self._start.photon_energy_eV,
+            header_clen_m=self._start.clen_m,
+        )
+
+    def _summarise(
+        self,
+        counts: Mapping[str, int],
+        reason: str,
+        extra: Mapping[str, Any],
+        alarms: Sequence[str],
+    ) -> SeriesSummary:
+        found = {o.value: self._ledger.counts[o.value] for o in OUTCOMES}
+        files = [f for kind in self._files.values() for f in kind.files()]
+        return SeriesSummary(
+            folder=self.folder.name,
+            series=self._start.series,
+            series_uid=self._start.series_uid,
+            n_announced=self._start.n_frames,
+            counts=found,
+            hit_rate=hit_rate(found),
+            reason=reason,
+            files=[StoredFile(f.name, f.n_rows) for f in files],
+            closed_at=utc_now(),
+            geometry=asdict(self._geometry),
+            provenance=self._provenance,
+            reported=dict(counts),
+            warnings=list(self._start.warnings),
+            alarms=[*alarms, *count_alarms(found, self._start.n_frames, counts)],
+            extra=dict(extra),
+        )
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what HDF5 and the file system raise into a StoreError that names the folder."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise StoreError(
+            f"{folder.name}: cannot be written ({error}); check space and permissions of the disk"
+        ) from error
