@@ -20,6 +20,8 @@ BITSHUFFLE, BITSHUFFLE_LZ4 = 32008, 2
 LZ4 = 32004
 # Pixel types that are not counts in a detector's sense, and what holds their counts.
 _COUNTS_OF = {"int8": "uint8", "int16": "uint16"}
+# What h5py raises for a damaged file: which of them depends on where the damage is.
+HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
 SUPPORTED = "uint8, uint16, uint32, or another integer or float type holding whole counts"
 
 
@@ -69,7 +71,7 @@ class ChunkReader:
             if self._codec is None:
                 return self._converted(row)
             return self._as_stored(row)
-        except (OSError, RuntimeError, ValueError) as error:
+        except HDF5_ERRORS as error:
             raise WireError(f"{self.where} row {row}: cannot be read ({error})") from error
 
     def _find_codec(self) -> tuple[Codec | None, int]:
@@ -127,7 +129,7 @@ def whole_counts(stored: NDArray[np.generic], dtype: str, where: str) -> NDArray
     if stored.dtype.kind in "if":
         is_bad |= stored == -1
     values = np.where(is_bad, stored.dtype.type(0), stored)
-    low, high = values.min(), values.max()
+    low, high = values.min().item(), values.max().item()  # exact, whatever the type
     if low < 0 or high > top or (stored.dtype.kind == "f" and (values != np.rint(values)).any()):
         raise WireError(
             f"{where}: {stored.dtype} values from {low} to {high} are not whole counts that fit "

@@ -8,7 +8,7 @@ announced, so they come out as missing. Layouts: DECTRIS FileWriter and NXmx mas
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,10 @@ import numpy as np
 
 from hitfinder.stream.errors import StoreError, WireError
 from hitfinder.stream.messages import MAX_FRAMES, SeriesStart
-from hitfinder.stream.recording_chunks import SUPPORTED, pixel_type
+from hitfinder.stream.recording_chunks import CHANNEL, HDF5_ERRORS, SUPPORTED, pixel_type
 from hitfinder.stream.recording_header import as_number, read_header
 from hitfinder.stream.recording_series import RecordedSeries, Span, open_h5
+from hitfinder.stream.recording_virtual import virtual_spans
 
 _DATA_FILE = re.compile(r"data_\d+")
 _SPECIFIC = "/entry/instrument/detector/detectorSpecific/"
@@ -54,7 +55,7 @@ def series_in_file(path: Path, inside: str = "/") -> tuple[RecordedSeries, ...]:
             if names:
                 return (_linked(path, file, names),)
             return tuple(_stack(path, images) for images in _stacks(file))
-        except (OSError, RuntimeError) as error:
+        except HDF5_ERRORS as error:
             raise StoreError(
                 f"{path}: HDF5 cannot read its structure ({error}); the file is damaged or cut off"
             ) from error
@@ -106,19 +107,42 @@ def _stack(path: Path, images: h5py.Dataset) -> RecordedSeries:
     n_frames = int(images.shape[0]) if images.ndim == 3 else 1
     _check_count(path, n_frames)
     name = str(images.name)
+    spans: tuple[Span, ...]
+    warnings: tuple[str, ...]
+    spans, warnings = (Span(path, name, 0, range(n_frames)),), ()
+    if images.is_virtual and images.ndim == 3:
+        spans, warnings = virtual_spans(path, images)
     return RecordedSeries(
         series=_series_id(images.file),
         n_frames=n_frames,
-        spans=(Span(path, name, 0, range(n_frames)),),
-        read_start=partial(read_start, path, name, n_frames),
+        spans=spans,
+        warnings=warnings,
+        read_start=_start_reader(path, images, name, n_frames),
         truth=_truth(images, n_frames),
     )
 
 
-def read_start(path: Path, name: str, n_frames: int) -> SeriesStart:
-    """Return the header that a file gives for one of its data sets."""
-    with open_h5(path) as file:
-        return read_header(file, file[name], n_frames)
+def _start_reader(
+    path: Path, images: h5py.Dataset, name: str, n_frames: int
+) -> Callable[[], SeriesStart]:
+    """Return what reads the header that a file gives for its data set `name`."""
+    layout = SeriesStart(
+        series=0,
+        n_frames=n_frames,
+        shape=(int(images.shape[-2]), int(images.shape[-1])),
+        dtype=pixel_type(images.dtype),
+        channels=(CHANNEL,),
+        header={"recording": str(path)},
+    )
+    return partial(_read_start, path, name, layout)
+
+
+def _read_start(path: Path, name: str, layout: SeriesStart) -> SeriesStart:
+    try:
+        with open_h5(path) as file:
+            return read_header(file, name, layout)
+    except (StoreError, *HDF5_ERRORS) as error:
+        return replace(layout, warnings=(str(error),))
 
 
 def _check_count(path: Path, n_frames: int) -> None:
@@ -143,7 +167,7 @@ def _series_id(file: h5py.File) -> int | None:
     for place in ("/entry/hitfinder/series", _SPECIFIC + "series_id"):
         found = file.get(place)
         if isinstance(found, h5py.Dataset) and found.dtype.kind in "ui" and found.size:
-            return int(np.asarray(found[()]).ravel()[0])
+            return int(found[()] if found.ndim == 0 else found[(0,) * found.ndim])
     return None
 
 
@@ -171,7 +195,7 @@ def _linked(path: Path, file: h5py.File, names: list[str]) -> RecordedSeries:
     for f in files:
         if f.n_rows is None:
             warnings.append(
-                f"{path.name}: {f.name} = {f.path} is missing; its frames are left out"
+                f"{path.name}: {f.name}, {f.path}, is missing; its frames are left out"
             )
         else:
             spans.append(Span(f.path, f.dataset, first, range(f.n_rows)))
@@ -182,11 +206,12 @@ def _linked(path: Path, file: h5py.File, names: list[str]) -> RecordedSeries:
     if announced is not None and announced < last:
         warnings.append(f"{path.name}: {announced} frames announced, {last} in its files")
     _check_count(path, n_frames)
+    master_name = f"/entry/data/{there[0].name}"
     return RecordedSeries(
         series=_linked_series_id(file, there[0]),
         n_frames=n_frames,
         spans=tuple(spans),
-        read_start=partial(read_start, path, f"/entry/data/{there[0].name}", n_frames),
+        read_start=_start_reader(path, file[master_name], master_name, n_frames),
         warnings=tuple(warnings),
     )
 
@@ -198,7 +223,7 @@ def _data_file(path: Path, file: h5py.File, name: str) -> _DataFile:
     dataset = getattr(link, "path", f"/entry/data/{name}")
     try:
         images = group[name]
-    except (KeyError, OSError, RuntimeError):
+    except HDF5_ERRORS:
         return _DataFile(name, target, dataset, None)
     if not _is_images(images, (2, 3)):
         raise WireError(
@@ -230,10 +255,3 @@ def _linked_series_id(file: h5py.File, first: _DataFile) -> int | None:
         return series
     with open_h5(first.path) as data:
         return _series_id(data)
-
-
-def single_frames(series: RecordedSeries) -> Iterator[Span]:
-    """Yield a one-frame span for every frame of a series, numbered as in the series."""
-    for span in series.spans:
-        for frame, row in enumerate(span.rows, span.first_frame):
-            yield replace(span, first_frame=frame, rows=(row,))

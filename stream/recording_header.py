@@ -8,6 +8,7 @@ One rule: a field that is absent or unreadable is None, and what had to be inter
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import h5py
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.stream.messages import SeriesStart
-from hitfinder.stream.recording_chunks import CHANNEL, pixel_type
+from hitfinder.stream.recording_chunks import HDF5_ERRORS
 
 HC_eV_A = 12398.419843320026
 # Every unit met in these files, as a factor to metres, electronvolts, seconds or angstroms.
@@ -35,6 +36,7 @@ _ENERGY = (
     ("/instrument/photon_energy_eV", 1.0),
     ("/photon_energy_eV", 1.0),
     ("/entry_1/instrument_1/source_1/energy", _EV["j"]),
+    ("/entry/hitfinder/header_photon_energy_eV", 1.0),
 )
 _WAVELENGTH = (
     ("/entry/instrument/beam/incident_wavelength", 1.0),
@@ -46,6 +48,7 @@ _CLEN = (
     (_DETECTOR + "distance", 1.0),
     ("/entry_1/instrument_1/detector_1/distance", 1.0),
     ("/detector_distance", 1.0),
+    ("/entry/hitfinder/header_clen_m", 1.0),
 )
 _ENCODER = (
     ("/LCLS/detector_1/EncoderValue", 1e-3),
@@ -63,9 +66,9 @@ _MASKS = (_DETECTOR + "pixel_mask", _SPECIFIC + "pixel_mask", "/entry_1/data_1/m
 class HeaderFields:
     """Reads fields of one open file and collects what was odd about them."""
 
-    def __init__(self, file: h5py.File, images: h5py.Dataset) -> None:
+    def __init__(self, file: h5py.File, name: str) -> None:
         self._file = file
-        self._images = images
+        self._name = name
         self.warnings: list[str] = []
 
     def first(self, places: Sequence[tuple[str, float]], units: dict[str, float]) -> float | None:
@@ -75,8 +78,10 @@ class HeaderFields:
             if found is None:
                 continue
             value, unit = found
+            if np.isnan(value):
+                continue
             value *= units.get(unit.lower(), factor) if unit else factor
-            if np.isfinite(value) and value > 0:
+            if 0 < value < np.inf:
                 return value
             self.warnings.append(f"{path} = {value:g} is not a positive number; left out")
         return None
@@ -88,21 +93,23 @@ class HeaderFields:
 
     def attribute(self, *names: str) -> float | None:
         """Return the first number among attributes of the images, their groups and the file."""
-        for holder in self._holders():
+        for attributes in self._holders():
             for name in names:
-                value = as_number(holder.attrs.get(name))
+                value = as_number(attributes.get(name))
                 if value is not None:
                     return value
         return None
 
-    def _holders(self) -> Iterator[Any]:
-        yield self._images
-        group = self._images.parent
-        while group.name != "/":
-            yield group
-            group = group.parent
-        yield group
-        yield self._file
+    def _holders(self) -> Iterator[h5py.AttributeManager]:
+        """Yield the attributes of the images, then of what encloses them."""
+        name = self._name
+        while name:
+            try:
+                yield self._file[name].attrs
+            except HDF5_ERRORS:  # a link to a file that is not there
+                pass
+            name = name.rpartition("/")[0]
+        yield self._file.attrs
 
     def text(self, *paths: str) -> str | None:
         """Return the first text at one of `paths`."""
@@ -123,14 +130,15 @@ class HeaderFields:
             if found is None:
                 continue
             if found.shape == shape and found.dtype.kind in "uif":
-                return np.asarray(found[()]).astype(dtype)
+                values = self._values(found)
+                return None if values is None else values.astype(dtype)
             self.warnings.append(f"{path} has shape {found.shape}, not {shape}; left out")
         return None
 
     def _dataset(self, path: str) -> h5py.Dataset | None:
         try:
             found = self._file.get(path)
-        except (OSError, RuntimeError):  # a link to a file that is not there
+        except HDF5_ERRORS:  # a link to a file that is not there
             return None
         return found if isinstance(found, h5py.Dataset) else None
 
@@ -139,7 +147,10 @@ class HeaderFields:
         found = self._dataset(path)
         if found is None or found.dtype.kind not in "uif" or not found.size:
             return None
-        values = np.asarray(found[()], np.float64).ravel()
+        stored = self._values(found)
+        if stored is None:
+            return None
+        values = stored.astype(np.float64).ravel()
         if np.ptp(values) > 1e-3 * abs(values[0]):
             self.warnings.append(
                 f"{path} varies from {values.min():g} to {values.max():g} over the frames; "
@@ -152,8 +163,15 @@ class HeaderFields:
         found = self._dataset(path)
         if found is None or not found.size:
             return None
-        value = found[()]
-        return value.ravel()[0] if isinstance(value, np.ndarray) else value
+        value = self._values(found)
+        return None if value is None else value.ravel()[0]
+
+    def _values(self, found: h5py.Dataset) -> NDArray[Any] | None:
+        try:
+            return np.asarray(found[()])
+        except HDF5_ERRORS as error:
+            self.warnings.append(f"{found.name} cannot be read ({error}); left out")
+            return None
 
 
 def as_number(value: Any) -> float | None:
@@ -165,25 +183,20 @@ def as_number(value: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def read_header(file: h5py.File, images: h5py.Dataset, n_frames: int) -> SeriesStart:
-    """Return the header of a recorded series, numbered 0 until the caller knows better.
+def read_header(file: h5py.File, name: str, layout: SeriesStart) -> SeriesStart:
+    """Return the header of a recorded series: its layout with what the file says of it.
 
     Args:
         file: the master, or the file itself.
-        images: shape (N, ss, fs) or (ss, fs), in `file` or linked from it.
-        n_frames: how many frames the recording announces.
+        name: of the image data set in `file`; it may be a link that leads nowhere.
+        layout: shape, pixel type and number of frames, as found when the recording was opened.
     """
-    fields = HeaderFields(file, images)
-    shape = (int(images.shape[-2]), int(images.shape[-1]))
+    fields = HeaderFields(file, name)
+    shape = layout.shape or (0, 0)
     described = _geometry(fields) | _detector(fields) | _corrections(fields, shape)
-    return SeriesStart(
-        series=0,
+    return replace(
+        layout,
         series_uid=fields.text(_SPECIFIC + "series_unique_id", "/entry/hitfinder/series_uid"),
-        n_frames=n_frames,
-        shape=shape,
-        dtype=pixel_type(images.dtype),
-        channels=(CHANNEL,),
-        header={"recording": str(file.filename)},
         warnings=tuple(fields.warnings),
         **described,
     )

@@ -14,7 +14,7 @@ import h5py
 
 from hitfinder.stream.errors import StoreError, WireError
 from hitfinder.stream.messages import Frame, FrameHeader, Message, SeriesEnd, SeriesStart
-from hitfinder.stream.recording_chunks import ChunkReader
+from hitfinder.stream.recording_chunks import HDF5_ERRORS, ChunkReader
 
 Replayed = Message | WireError
 
@@ -76,6 +76,27 @@ class RecordedSeries:
         yield SeriesEnd(start.series, start.series_uid)
 
 
+def spans_of(places: Mapping[int, tuple[Path, str, int]]) -> tuple[Span, ...]:
+    """Return spans for frames that stand anywhere.
+
+    Args:
+        places: frame -> (file, data set, row).
+    """
+    spans: list[Span] = []
+    rows: list[int] = []
+    for frame, (path, dataset, row) in sorted(places.items()):
+        last = spans[-1] if spans else None
+        if (
+            last is None
+            or (last.path, last.dataset) != (path, dataset)
+            or frame != last.first_frame + len(rows)
+        ):
+            rows = []
+            spans.append(Span(path, dataset, frame, rows))
+        rows.append(row)
+    return tuple(spans)
+
+
 def open_h5(path: Path) -> h5py.File:
     """Open a recording; a file that a killed writer left flagged opens in SWMR mode.
 
@@ -86,10 +107,10 @@ def open_h5(path: Path) -> h5py.File:
         raise StoreError(f"{path}: no such file; check the path")
     try:
         return h5py.File(path, "r")
-    except OSError as first:
+    except HDF5_ERRORS as first:
         try:
             return h5py.File(path, "r", libver="latest", swmr=True)
-        except (OSError, ValueError):
+        except HDF5_ERRORS:
             raise StoreError(
                 f"{path}: HDF5 cannot open it ({first}); expected a complete HDF5 file"
             ) from first
@@ -104,7 +125,7 @@ def _frames(span: Span, start: SeriesStart) -> Iterator[Replayed]:
     with file:
         try:
             reader = ChunkReader(file[span.dataset])
-        except (KeyError, WireError) as error:
+        except (*HDF5_ERRORS, WireError) as error:
             yield from _unreadable(span, start, f"{span.path}:{span.dataset}: {error}")
             return
         for frame, row in enumerate(span.rows, span.first_frame):

@@ -2,25 +2,40 @@
 
 One rule: a recording takes the same path as the wire, so it yields the wire's message types, and
 what is wrong with one frame is handed on in its place, never raised. Kinds: DECTRIS/NXmx
-masters and our own runs, stacks (CXI or any HDF5).
+masters and our own runs, stacks (CXI or any HDF5), images one a file, CrystFEL lists, captures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 
+import h5py
+
+from hitfinder.stream.capture import MAGIC, read_capture
+from hitfinder.stream.errors import StoreError, WireError
 from hitfinder.stream.recording_files import series_in_file
+from hitfinder.stream.recording_images import (
+    HDF5_SUFFIXES,
+    is_single_image,
+    joined,
+    recorded_files,
+)
+from hitfinder.stream.recording_lists import series_in_list
 from hitfinder.stream.recording_series import RecordedSeries, Replayed
+from hitfinder.stream.wire import Protocol, decode
 
 
 class Kind(StrEnum):
     """What a recording is stored as."""
 
-    HDF5 = "hdf5"
+    HDF5 = "hdf5"  # a master with its data files, or stacks of images
+    IMAGES = "images"  # files of one image each
+    LIST = "list"  # a CrystFEL list
+    CAPTURE = "capture"  # wire messages as they came
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +63,94 @@ class Recording:
         return self.play()
 
 
-def open_recordings(paths: Sequence[Path]) -> tuple[Recording, ...]:
+def open_recordings(
+    paths: Sequence[Path], protocol: Protocol = "auto", lenient: bool = False
+) -> tuple[Recording, ...]:
     """Open recordings to be replayed one after the other.
 
     Series keep the id that their file states; the others get 1, 2, 3... in order, and so does a
-    second series of the same id.
+    second series of the same id. Captured messages keep their ids.
+
+    Args:
+        paths: files, folders or lists; files of one image each are joined to series.
+        protocol: of captured messages; see `wire.decode`.
+        lenient: of captured messages; see `wire.decode`.
 
     Raises:
         StoreError: a path is missing or cannot be read.
         WireError: a file holds no frames of a detector.
     """
     ids = _SeriesIds()
-    return tuple(_recording(Kind.HDF5, path, series_in_file(path), ids) for path in paths)
+    parts = _with_images_joined([part for path in paths for part in _parts(path)])
+    return tuple(
+        _captured(part.path, protocol, lenient)
+        if part.kind is Kind.CAPTURE
+        else _recording(part, ids)
+        for part in parts
+    )
 
 
 def open_recording(path: Path) -> Recording:
     """Open one recording; see `open_recordings`."""
     return open_recordings([path])[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one file, list or folder of images turned out to hold."""
+
+    kind: Kind
+    path: Path
+    series: tuple[RecordedSeries, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def _parts(path: Path) -> list[_Part]:
+    if path.is_dir():
+        return _folder_parts(path)
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file or folder; check the path")
+    if h5py.is_hdf5(path) or path.suffix.lower() in HDF5_SUFFIXES:
+        return [_file_part(path)]
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) == MAGIC:
+            return [_Part(Kind.CAPTURE, path, ())]
+    return [_Part(Kind.LIST, path, (series_in_list(path),))]
+
+
+def _file_part(path: Path) -> _Part:
+    found = series_in_file(path)
+    return _Part(Kind.IMAGES if is_single_image(found) else Kind.HDF5, path, found)
+
+
+def _folder_parts(folder: Path) -> list[_Part]:
+    """Return what the files of a folder hold; one that holds no frames becomes a warning."""
+    parts: list[_Part] = []
+    warnings: list[str] = []
+    for path in recorded_files(folder):
+        try:
+            parts.append(_file_part(path))
+        except (StoreError, WireError) as error:
+            warnings.append(f"left out: {error}")
+    if not parts:
+        raise StoreError(f"{folder}: none of its files holds frames; {warnings[0]}")
+    parts[0] = replace(parts[0], warnings=tuple(warnings))
+    return parts
+
+
+def _with_images_joined(parts: Sequence[_Part]) -> Iterator[_Part]:
+    """Yield the parts with runs of one-image files joined to series."""
+    for kind, run in groupby(parts, key=lambda part: part.kind):
+        if kind is not Kind.IMAGES:
+            yield from run
+            continue
+        images = list(run)
+        yield _Part(
+            kind,
+            images[0].path.parent,
+            joined([series for part in images for series in part.series]),
+            tuple(warning for part in images for warning in part.warnings),
+        )
 
 
 class _SeriesIds:
@@ -81,15 +167,35 @@ class _SeriesIds:
         return series
 
 
-def _recording(
-    kind: Kind, path: Path, found: Sequence[RecordedSeries], ids: _SeriesIds
-) -> Recording:
-    numbered = tuple(s.numbered(ids.take(s.series)) for s in found)
+def _recording(part: _Part, ids: _SeriesIds) -> Recording:
+    numbered = tuple(s.numbered(ids.take(s.series)) for s in part.series)
     return Recording(
-        kind=kind,
-        path=path,
+        kind=part.kind,
+        path=part.path,
         n_frames=sum(s.n_frames for s in numbered),
         truth={(s.series or 0, f): hit for s in numbered for f, hit in s.truth.items()},
-        warnings=tuple(w for s in numbered for w in s.warnings),
+        warnings=part.warnings + tuple(w for s in numbered for w in s.warnings),
         play=lambda: (message for s in numbered for message in s.messages()),
     )
+
+
+def _captured(path: Path, protocol: Protocol, lenient: bool) -> Recording:
+    return Recording(
+        kind=Kind.CAPTURE,
+        path=path,
+        n_frames=None,
+        truth={},
+        warnings=(),
+        play=lambda: _captured_messages(path, protocol, lenient),
+    )
+
+
+def _captured_messages(path: Path, protocol: Protocol, lenient: bool) -> Iterator[Replayed]:
+    try:
+        for _t_received_ns, parts in read_capture(path):
+            try:
+                yield decode(parts, protocol, lenient)
+            except WireError as malformed:
+                yield malformed
+    except WireError as damaged:  # the file itself: nothing can be read after it
+        yield damaged
