@@ -53,6 +53,8 @@ def decode(
         parts: the ZMQ parts in order. Blob payloads borrow from the third.
         lenient: read bslz4 blobs whose 12-byte header is missing or zero (section 3.4).
         verify_hash: compare part 3 with its MD5 where the message has one (0.6 ms for 0.3 MB).
+            Off by default: the one recorded image of a real detector at hand has a hash that is
+            not the MD5 of its blob, though its pixels are right.
 
     Raises:
         WireError: not a V1 message; `series` and `frame` are set if part 1 could be read.
