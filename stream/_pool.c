@@ -70,31 +70,34 @@ AVX2 void put_fields(pooling *p, size_t x, __m256i sums, __m256i maxima, __m256i
     *n_photons = _mm256_add_epi64(*n_photons, _mm256_add_epi64(even, _mm256_srli_epi64(sums, 32)));
 }
 
-/* Set lanes of all ones: how many, where each is `itemsize` bytes wide. Rare, so not clever. */
-AVX2 void count_saturated(pooling *p, __m256i is_saturated, size_t itemsize) {
-    if (_mm256_testz_si256(is_saturated, is_saturated)) return;
-    unsigned mask = (unsigned)_mm256_movemask_epi8(is_saturated);
-    p->counts.n_saturated += (unsigned)__builtin_popcount(mask) / itemsize;
-}
-
-/* A vector of pixels without its invalid and its saturated ones; the latter are counted. */
-#define KEEP(BITS, X, INVALID)                                                        \
+/* Pixels without the invalid and the saturated ones, the latter counted in the lanes of `n_full`. */
+#define KEEP(BITS, X, INVALID, N_FULL)                                                \
     do {                                                                              \
         X = _mm256_andnot_si256(INVALID, X);                                          \
         __m256i full = _mm256_cmpeq_epi##BITS(X, _mm256_set1_epi8(-1));               \
-        count_saturated(p, full, BITS / 8);                                           \
         X = _mm256_andnot_si256(full, X);                                             \
+        N_FULL = _mm256_sub_epi##BITS(N_FULL, full);                                  \
     } while (0)
+
+/* Add up the lanes of `n_full`, each below 256 and so one byte. Rarely any. */
+AVX2 void count_saturated(pooling *p, __m256i n_full) {
+    if (_mm256_testz_si256(n_full, n_full)) return;
+    __m256i parts = _mm256_sad_epu8(n_full, _mm256_setzero_si256());
+    uint64_t part[4];
+    _mm256_storeu_si256((__m256i *)(void *)part, parts);
+    p->counts.n_saturated += part[0] + part[1] + part[2] + part[3];
+}
 
 AVX2 int strip_1(pooling *p, size_t y, size_t x, __m256i *n_photons) {
     const __m256i zero = _mm256_setzero_si256();
-    __m256i sum = zero, max = zero;
+    __m256i sum = zero, max = zero, n_full = zero;
     for (size_t i = y * p->n_fs + x, r = 0; r < 4; r++, i += p->n_fs) {
         __m256i v = load(p->image + i);
-        KEEP(8, v, _mm256_cmpeq_epi8(load(p->valid + i), zero));
+        KEEP(8, v, _mm256_cmpeq_epi8(load(p->valid + i), zero), n_full);
         sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(v, _mm256_set1_epi8(1)));
         max = _mm256_max_epu8(max, v);
     }
+    count_saturated(p, n_full);
     max = _mm256_max_epu8(max, _mm256_srli_epi16(max, 8));
     max = _mm256_and_si256(_mm256_max_epu8(max, _mm256_srli_epi32(max, 16)), _mm256_set1_epi32(0xff));
     put_fields(p, x, _mm256_madd_epi16(sum, _mm256_set1_epi16(1)), max, n_photons);
@@ -103,22 +106,20 @@ AVX2 int strip_1(pooling *p, size_t y, size_t x, __m256i *n_photons) {
 
 AVX2 int strip_2(pooling *p, size_t y, size_t x, __m256i *n_photons) {
     const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
-    const uint64_t n_saturated = p->counts.n_saturated;
-    __m256i sum_a = zero, sum_b = zero, max_a = zero, max_b = zero, bits = zero;
+    __m256i sum_a = zero, sum_b = zero, max_a = zero, max_b = zero, bits = zero,
+            n_full = zero;
     for (size_t i = y * p->n_fs + x, r = 0; r < 4; r++, i += p->n_fs) {
         __m256i invalid = _mm256_cmpeq_epi8(load(p->valid + i), zero);
         __m256i a = load(p->image + 2 * i), b = load(p->image + 2 * i + 32);
-        KEEP(16, a, low_half_words(invalid));
-        KEEP(16, b, high_half_words(invalid));
+        KEEP(16, a, low_half_words(invalid), n_full);
+        KEEP(16, b, high_half_words(invalid), n_full);
         bits = _mm256_or_si256(bits, _mm256_or_si256(a, b));
         sum_a = _mm256_add_epi16(sum_a, a), sum_b = _mm256_add_epi16(sum_b, b);
         max_a = _mm256_max_epu16(max_a, a), max_b = _mm256_max_epu16(max_b, b);
     }
     /* Four pixels below 2**13 stay below 2**15, what the signed madd takes. */
-    if (!_mm256_testz_si256(bits, _mm256_set1_epi16((short)0xe000))) {
-        p->counts.n_saturated = n_saturated;
-        return 0;
-    }
+    if (!_mm256_testz_si256(bits, _mm256_set1_epi16((short)0xe000))) return 0;
+    count_saturated(p, n_full);
     __m256i sum = _mm256_hadd_epi32(_mm256_madd_epi16(sum_a, ones), _mm256_madd_epi16(sum_b, ones));
     max_a = _mm256_max_epu16(max_a, _mm256_srli_epi32(max_a, 16));
     max_b = _mm256_max_epu16(max_b, _mm256_srli_epi32(max_b, 16));
@@ -130,24 +131,21 @@ AVX2 int strip_2(pooling *p, size_t y, size_t x, __m256i *n_photons) {
 }
 
 AVX2 int strip_4(pooling *p, size_t y, size_t x, __m256i *n_photons) {
-    const uint64_t n_saturated = p->counts.n_saturated;
-    __m256i sum[4], max[4], bits = _mm256_setzero_si256();
+    __m256i sum[4], max[4], bits = _mm256_setzero_si256(), n_full = bits;
     for (int k = 0; k < 4; k++) {
         sum[k] = max[k] = _mm256_setzero_si256();
         for (size_t i = y * p->n_fs + x + 8 * (size_t)k, r = 0; r < 4; r++, i += p->n_fs) {
             __m256i v = load(p->image + 4 * i);
             __m256i used = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p->valid + i)));
-            KEEP(32, v, _mm256_cmpeq_epi32(used, _mm256_setzero_si256()));
+            KEEP(32, v, _mm256_cmpeq_epi32(used, _mm256_setzero_si256()), n_full);
             bits = _mm256_or_si256(bits, v);
             sum[k] = _mm256_add_epi32(sum[k], v);
             max[k] = _mm256_max_epu32(max[k], v);
         }
     }
     /* Sixteen pixels below 2**27 stay below 2**31. */
-    if (!_mm256_testz_si256(bits, _mm256_set1_epi32((int)0xf8000000))) {
-        p->counts.n_saturated = n_saturated;
-        return 0;
-    }
+    if (!_mm256_testz_si256(bits, _mm256_set1_epi32((int)0xf8000000))) return 0;
+    count_saturated(p, n_full);
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(sum[0], sum[1]), _mm256_hadd_epi32(sum[2], sum[3]));
     __m256i maxima = pair_max(pair_max(max[0], max[1]), pair_max(max[2], max[3]));
