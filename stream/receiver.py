@@ -1,0 +1,137 @@
+"""The detector's sockets: one PULL, any number of endpoints, every message into the intake.
+
+One rule: read whole multipart messages, judge each by its own bytes, never stop for a bad one
+(protocol note, sections 1, 2.4 and 5). A PUSH socket deals messages to whoever is connected, so
+this process is the only reader of its endpoints.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from hitfinder.stream import eiger_v1, wire
+from hitfinder.stream.errors import WireError
+from hitfinder.stream.intake import Intake
+from hitfinder.stream.messages import Frame, Message, SeriesStart
+
+log = logging.getLogger(__name__)
+
+# Messages that libzmq may hold for us. Small: what waits here dies with this process, what waits
+# at the detector does not.
+RECEIVE_QUEUE = 16
+POLL_MS = 50
+# Told to stop, we read until the wire has been quiet this long, or the bound is reached.
+QUIET_S, DRAIN_S = 0.25, 5.0
+
+
+class Receiver:
+    """Reads the detector's messages until told to stop.
+
+    Args:
+        context: the process's ZMQ context.
+        endpoints: `tcp://HOST:PORT` of one or several detectors or sockets of one.
+        protocol: `v1`, `v2`, or `auto` to tell by each message's own bytes.
+        lenient: accept the two simulators whose blob headers are wrong.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoints: Sequence[str],
+        intake: Intake,
+        *,
+        protocol: wire.Protocol = "auto",
+        lenient: bool = False,
+    ) -> None:
+        self.intake, self.protocol, self.lenient = intake, protocol, lenient
+        self._count_time_s: float | None = None
+        self._socket = context.socket(zmq.PULL)
+        self._socket.set(zmq.RCVHWM, RECEIVE_QUEUE)
+        self._socket.set(zmq.LINGER, 0)
+        events = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_DISCONNECTED
+        self._monitor = self._socket.get_monitor_socket(events)
+        self._unreachable: set[str] = set()
+        for endpoint in endpoints:
+            self._socket.connect(endpoint)
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Read until `stopping` says so and the wire is quiet, or the drain's bound is reached."""
+        stop_at, last = None, time.monotonic()
+        while True:
+            now = time.monotonic()
+            if stopping() and stop_at is None:
+                stop_at = now + DRAIN_S
+            if stop_at is not None and (now > stop_at or now - last > QUIET_S):
+                return
+            self.intake.seal()
+            self._watch_connections()
+            if not self.intake.beat() and stop_at is None:
+                continue
+            if self._socket.poll(POLL_MS):
+                self._receive()
+                last = time.monotonic()
+
+    def close(self) -> None:
+        """Close the sockets; what the detector has not sent stays with it."""
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(0)
+
+    # ------------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        parts = self._socket.recv_multipart(copy=False)
+        buffers = [part.buffer for part in parts]
+        control = self.intake.ring.control
+        control["n_bytes"][0] += sum(len(b) for b in buffers)
+        self.intake.take(self._decode(buffers))
+
+    def _decode(self, parts: Sequence[memoryview]) -> Message | WireError:
+        try:
+            message = wire.decode(parts, self.protocol, self.lenient)
+        except WireError as error:
+            return error
+        if isinstance(message, SeriesStart):
+            self._count_time_s = message.count_time_s
+        elif isinstance(message, Frame) and len(parts) > 1:
+            return self._in_nanoseconds(message)
+        return message
+
+    def _in_nanoseconds(self, frame: Frame) -> Frame:
+        """Scale V1's times: firmware 1.6 counts ticks of 20 ns and does not say so."""
+        header = frame.header
+        tick = eiger_v1.tick_ns(header.real_ns, self._count_time_s)
+        if tick == 1:
+            return frame
+        times = {
+            name: None if value is None else value * tick
+            for name, value in (
+                ("start_ns", header.start_ns),
+                ("stop_ns", header.stop_ns),
+                ("real_ns", header.real_ns),
+            )
+        }
+        return replace(frame, header=replace(header, **times))
+
+    def _watch_connections(self) -> None:
+        """Say when an endpoint cannot be reached, is reached, or is gone; libzmq retries."""
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)
+            endpoint = event["endpoint"].decode(errors="replace")
+            connected = self.intake.ring.control["connected"]
+            if event["event"] == zmq.EVENT_CONNECTED:
+                connected[0] += 1
+                self._unreachable.discard(endpoint)
+                log.info("connected to %s", endpoint)
+            elif event["event"] == zmq.EVENT_DISCONNECTED:
+                connected[0] = max(0, int(connected[0]) - 1)
+                log.warning("%s closed the connection; waiting for it to come back", endpoint)
+            elif endpoint not in self._unreachable:
+                self._unreachable.add(endpoint)
+                log.warning("cannot reach %s yet; retrying until it answers", endpoint)

@@ -1,0 +1,370 @@
+"""The shared-memory ring: slots of frames whose states, not queues, say where each frame is.
+
+One rule: a slot's state word is written last by the process that finished a step, so whoever
+dies, the survivors can read from memory alone what is done and what is to do again. The memory
+is an anonymous file (memfd): it is nowhere by name and vanishes with its last process.
+
+    FREE -> FILLING -> RECEIVED -> DECODING -> DECODED -> JUDGING -> JUDGED -> STORED -> FREE
+    free    receiver's threads (intake.py)     worker                sink      supervisor
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hitfinder.stream import _kernels
+from hitfinder.stream.errors import RingError
+from hitfinder.stream.messages import MAX_FRAMES, Blob, Codec, FrameHeader
+from hitfinder.stream.results import OUTCOMES, Outcome, Peaks, Record
+
+MAX_PEAKS = 1024  # a frame, as CrystFEL's readers commonly take
+MAX_BLOBS = 4  # channels of one exposure; the detector has at most three
+MAX_SERIES = 16  # open or lately closed; a detector has one, several sockets a few
+MAX_ROLES = 16  # receiver, sink, workers
+ERROR_LINES = 16  # latest malformed messages kept for `status`
+PAGE = 4096
+
+
+class State(IntEnum):
+    """Where a slot's frame is; see the module's drawing."""
+
+    FREE = 0
+    FILLING = 1
+    RECEIVED = 2
+    DECODING = 3
+    DECODED = 4
+    JUDGING = 5
+    JUDGED = 6
+    STORED = 7
+
+
+class Seen(IntEnum):
+    """What is known of one frame number of a series; one byte each in shared memory."""
+
+    NOTHING = 0
+    RECEIVED = 1
+    DROPPED = 2
+
+
+BLOB = np.dtype(
+    [("channel", "S32"), ("codec", "u1"), ("elem_size", "u1"), ("has_header", "u1")]
+    + [("dtype", "S8"), ("ss", "u4"), ("fs", "u4"), ("offset", "u8"), ("n_bytes", "u8")],
+    align=True,
+)
+SLOT = np.dtype(
+    [("seq", "u8"), ("key", "u4"), ("owner", "u4"), ("attempts", "u4"), ("freed", "u8")]
+    + [("series", "u8"), ("frame", "u8"), ("uid", "S64")]
+    + [("start_ns", "i8"), ("t_received_ns", "i8"), ("n_blobs", "u4"), ("blobs", BLOB, MAX_BLOBS)]
+    + [("image_offset", "u8"), ("outcome", "i1"), ("reason", "S160")]
+    + [(n, "f8") for n in ("p_hit", "threshold", "p_any", "p_spots3")]
+    + [(n, "f8") for n in ("photon_energy_eV", "photon_energy_sigma_eV")]
+    + [(n, "f8") for n in ("clen_m", "clen_sigma_m", "header_photon_energy_eV", "header_clen_m")]
+    + [("mismatch", "i1"), ("model", "S64"), ("n_photons", "i8")]
+    + [("background_photons_per_px", "f8"), ("n_peaks", "i4"), ("file", "S64"), ("row", "i8")],
+    align=True,
+)
+SERIES = np.dtype(
+    [("key", "u4"), ("series", "u8"), ("uid", "S64"), ("expected", "i8")]
+    + [("has_start", "u1"), ("start_version", "u4"), ("folder", "S256")]
+    # Steps of a series' end, each flag with one writer; see series.py.
+    + [("ended", "u1"), ("close_requested", "u1"), ("sealed", "u1"), ("drained", "u1")]
+    + [("finalised", "u1"), ("released", "u1"), ("reason", "S32")]
+    + [("max_frame", "i8"), ("n_received", "u8"), ("n_duplicate", "u8"), ("n_late", "u8")]
+    + [("t_opened_ns", "i8"), ("t_last_ns", "i8"), ("t_ended_ns", "i8"), ("t_released_ns", "i8")]
+    + [("n_dropped", "u8"), ("counts", "u8", len(OUTCOMES))],
+    align=True,
+)
+CONTROL = np.dtype(
+    [("stop", "u4"), ("source_done", "u4"), ("next_key", "u4"), ("next_seq", "u8")]
+    + [("n_messages", "u8"), ("n_bytes", "u8"), ("n_malformed", "u8"), ("n_stale", "u8")]
+    + [("source_position", "u8"), ("source_total", "i8"), ("connected", "u4")]
+    + [("n_errors", "u8"), ("errors", "S240", ERROR_LINES)]
+    + [("ready", "u4", MAX_ROLES), ("heartbeat_ns", "i8", MAX_ROLES)],
+    align=True,
+)
+
+
+def _pages(n_bytes: int) -> int:
+    return -(-n_bytes // PAGE) * PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything lies in the ring's memory, from the two numbers that size it."""
+
+    n_slots: int
+    slot_bytes: int
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """Return the byte offset of each part; `end` is the total size."""
+        sizes = {
+            "control": CONTROL.itemsize,
+            "states": 4 * self.n_slots,
+            "slots": SLOT.itemsize * self.n_slots,
+            "peaks": 4 * 5 * MAX_PEAKS * self.n_slots,
+            "series": SERIES.itemsize * MAX_SERIES,
+            # Sparse: only pages of frame numbers that were seen become memory.
+            "seen": MAX_FRAMES * MAX_SERIES,
+            "payload": _pages(self.slot_bytes) * self.n_slots,
+        }
+        offsets, at = {}, 0
+        for name, size in sizes.items():
+            offsets[name] = at
+            at += _pages(size)
+        offsets["end"] = at
+        return offsets
+
+
+class Ring:
+    """One mapping of the ring, in whichever process.
+
+    Args:
+        fd: memfd as made by `create_memory`, inherited by every child.
+        layout: the two numbers it was made with.
+    """
+
+    def __init__(self, fd: int, layout: Layout) -> None:
+        at = layout.offsets
+        self.fd, self.layout = fd, layout
+        self.memory = mmap.mmap(fd, at["end"])
+        self.control = np.frombuffer(self.memory, CONTROL, 1, at["control"])[0:1]
+        self.states = np.frombuffer(self.memory, np.uint32, layout.n_slots, at["states"])
+        self.slots = np.frombuffer(self.memory, SLOT, layout.n_slots, at["slots"])
+        peaks = np.frombuffer(self.memory, "<f4", layout.n_slots * 5 * MAX_PEAKS, at["peaks"])
+        self.peaks = peaks.reshape(layout.n_slots, 5, MAX_PEAKS)
+        self.series = np.frombuffer(self.memory, SERIES, MAX_SERIES, at["series"])
+        seen = np.frombuffer(self.memory, np.uint8, MAX_SERIES * MAX_FRAMES, at["seen"])
+        self.seen = seen.reshape(MAX_SERIES, MAX_FRAMES)
+        stride = _pages(layout.slot_bytes)
+        payload = np.frombuffer(self.memory, np.uint8, stride * layout.n_slots, at["payload"])
+        self.payload: NDArray[np.uint8] = payload.reshape(layout.n_slots, stride)
+        self._states_at = at["states"]
+        self._counting = threading.Lock()
+
+    # States -----------------------------------------------------------------------------
+
+    def set_state(self, slot: int, state: State) -> None:
+        """Hand a slot on: everything written before is visible to who sees the new state."""
+        _kernels.store_u32(self.memory, self._states_at + 4 * slot, int(state))
+
+    def claim(self, slot: int, state: State, to: State) -> bool:
+        """Move a slot from one state to another unless somebody else was first."""
+        return _kernels.cas_u32(self.memory, self._states_at + 4 * slot, int(state), int(to))
+
+    def in_state(self, state: State) -> list[int]:
+        """Return the slots in `state`, in the order in which their frames were received."""
+        found = np.flatnonzero(self.states == state)
+        if found.size > 1:
+            found = found[np.argsort(self.slots["seq"][found])]
+        return [int(i) for i in found]
+
+    def take_free(self) -> int | None:
+        """Claim the most recently freed slot, whose memory is still warm; None if all are used."""
+        free = np.flatnonzero(self.states == State.FREE)
+        while free.size:
+            best = int(free[np.argmax(self.slots["freed"][free])])
+            if self.claim(best, State.FREE, State.FILLING):
+                return best
+            free = free[free != best]
+        return None
+
+    def release(self, slot: int) -> None:
+        """Give a slot back; its frame is published and forgotten."""
+        header = self.slots[slot]
+        header["seq"], header["key"], header["owner"] = 0, 0, 0
+        self.slots["freed"][slot] = int(self.slots["freed"].max()) + 1
+        self.set_state(slot, State.FREE)
+
+    def busy(self, key: int) -> bool:
+        """Say whether any slot still holds a frame of series `key`."""
+        return bool(np.any((self.states != State.FREE) & (self.slots["key"] == key)))
+
+    # Contents ---------------------------------------------------------------------------
+
+    def describe(self, slot: int, frame: FrameHeader, key: int, t_received_ns: int) -> None:
+        """Write which frame a slot holds; `seq` last, since it makes the rest valid."""
+        header = self.slots[slot]
+        header["outcome"], header["reason"], header["mismatch"] = -1, b"", -1
+        header["n_photons"], header["n_peaks"], header["row"] = -1, -1, -1
+        header["file"], header["attempts"], header["model"] = b"", 0, b""
+        for name in SLOT.names or ():
+            if SLOT[name] == np.float64:
+                header[name] = np.nan
+        header["key"], header["t_received_ns"] = key, t_received_ns
+        header["series"], header["frame"] = frame.series, frame.frame
+        header["uid"] = (frame.series_uid or "").encode()[:64]
+        header["start_ns"] = -1 if frame.start_ns is None else frame.start_ns
+        header["n_blobs"] = 0
+        header["seq"] = self.next("next_seq")
+
+    def store_blobs(self, slot: int, blobs: tuple[Blob, ...]) -> None:
+        """Copy the compressed bytes of all channels into the slot and reserve the image's place.
+
+        Raises:
+            RingError: more than `MAX_BLOBS` channels, or the slot is too small; the text says
+                what to raise.
+        """
+        header, at = self.slots[slot], 0
+        if len(blobs) > MAX_BLOBS:
+            raise RingError(f"{len(blobs)} channels in one frame; expected <= {MAX_BLOBS}")
+        # The image lies behind the blobs, on a page of its own for aligned vector stores.
+        need = _pages(sum(len(b.payload) for b in blobs)) + blobs[0].n_bytes
+        if need > self.layout.slot_bytes:
+            raise RingError(
+                f"frame {header['frame']} of series {header['series']}: a slot holds "
+                f"{self.layout.slot_bytes} bytes, this frame needs {need}; raise ring.slot_bytes"
+            )
+        for i, blob in enumerate(blobs):
+            n = len(blob.payload)
+            self.payload[slot, at : at + n] = np.frombuffer(blob.payload, np.uint8)
+            header["blobs"][i] = (
+                blob.channel.encode()[:32],
+                tuple(Codec).index(blob.codec),
+                blob.elem_size,
+                blob.has_header,
+                blob.dtype.encode(),
+                *blob.shape,
+                at,
+                n,
+            )
+            at += n
+        header["n_blobs"], header["image_offset"] = len(blobs), _pages(at)
+
+    def blobs(self, slot: int) -> tuple[Blob, ...]:
+        """Return the channels of a slot as received; payloads borrow the slot."""
+        header = self.slots[slot]
+        found = []
+        for b in header["blobs"][: int(header["n_blobs"])]:
+            payload = self.payload[slot, int(b["offset"]) : int(b["offset"] + b["n_bytes"])]
+            shape = (int(b["ss"]), int(b["fs"]))
+            dtype, codec = b["dtype"].decode(), tuple(Codec)[int(b["codec"])]
+            found.append(
+                Blob(
+                    b["channel"].decode(),
+                    shape,
+                    dtype,
+                    codec,
+                    int(b["elem_size"]),
+                    memoryview(payload),
+                    bool(b["has_header"]),
+                )
+            )
+        return tuple(found)
+
+    def image(self, slot: int) -> NDArray[np.generic]:
+        """Return the decoded image's place in the slot: (ss, fs), uint8/16/32, borrowed."""
+        header = self.slots[slot]
+        blob = header["blobs"][0]
+        shape, dtype = (int(blob["ss"]), int(blob["fs"])), np.dtype(blob["dtype"].decode())
+        start = int(header["image_offset"])
+        flat = self.payload[slot, start : start + shape[0] * shape[1] * dtype.itemsize]
+        return flat.view(dtype).reshape(shape)
+
+    def settle(self, slot: int, outcome: Outcome, reason: str) -> None:
+        """Give a frame a verdict that needs no judging, and pass it to the sink."""
+        header = self.slots[slot]
+        header["outcome"], header["reason"] = OUTCOMES.index(outcome), reason.encode()[:160]
+        self.set_state(slot, State.JUDGED)
+
+    def record(self, slot: int) -> Record:
+        """Return the verdict in a slot as the record that is stored and published."""
+        h = self.slots[slot]
+        n_peaks = int(h["n_peaks"])
+        columns = ("fs", "ss", "intensity", "snr", "p")
+        peaks = None
+        if n_peaks >= 0:
+            peaks = Peaks(
+                **{c: self.peaks[slot, i, :n_peaks].tobytes() for i, c in enumerate(columns)}
+            )
+        floats = {
+            name: None if np.isnan(h[name]) else float(h[name])
+            for name in SLOT.names or ()
+            if SLOT[name] == np.float64
+        }
+        return Record(
+            series=int(h["series"]),
+            series_uid=h["uid"].decode(errors="replace") or None,
+            frame=int(h["frame"]),
+            outcome=OUTCOMES[int(h["outcome"])],
+            n_peaks=n_peaks if n_peaks >= 0 else None,
+            peaks=peaks,
+            mismatch=None if h["mismatch"] < 0 else bool(h["mismatch"]),
+            model=h["model"].decode() or None,
+            n_photons=int(h["n_photons"]) if h["n_photons"] >= 0 else None,
+            t_detector_ns=int(h["start_ns"]) if h["start_ns"] >= 0 else None,
+            t_received_ns=int(h["t_received_ns"]),
+            file=h["file"].decode() or None,
+            row=int(h["row"]) if h["row"] >= 0 else None,
+            reason=h["reason"].decode(errors="replace") or None,
+            **floats,
+        )
+
+    # Counters ---------------------------------------------------------------------------
+
+    def next(self, counter: str) -> int:
+        """Count up one of the control words (each has one writing process) and return it."""
+        with self._counting:
+            self.control[counter][0] += 1
+            return int(self.control[counter][0])
+
+    def note_error(self, text: str) -> None:
+        """Keep the text of a malformed message for `status`; the oldest falls out."""
+        n = int(self.control["n_errors"][0])
+        self.control["errors"][0, n % ERROR_LINES] = text.encode()[:240]
+        self.control["n_errors"][0] = n + 1
+
+    def errors(self) -> list[str]:
+        """Return the latest malformed messages' texts, oldest first."""
+        n = int(self.control["n_errors"][0])
+        lines = self.control["errors"][0]
+        return [
+            lines[i % ERROR_LINES].decode(errors="replace")
+            for i in range(max(0, n - ERROR_LINES), n)
+        ]
+
+
+def create_memory(layout: Layout) -> int:
+    """Return an inheritable memfd of the layout's size, all zero and not yet using memory."""
+    fd = os.memfd_create("hitfinder-ring")
+    os.ftruncate(fd, layout.offsets["end"])
+    os.set_inheritable(fd, True)
+    return fd
+
+
+class Bells:
+    """Doorbells between the processes: one eventfd each, rung after a state changed."""
+
+    def __init__(self, fds: dict[str, int]) -> None:
+        self.fds = fds
+
+    @classmethod
+    def create(cls, names: Iterable[str]) -> Bells:
+        """Make one doorbell a name, inheritable."""
+        return cls({name: os.eventfd(0, os.EFD_NONBLOCK) for name in names})
+
+    def ring(self, prefix: str) -> None:
+        """Wake every process whose doorbell's name starts with `prefix`."""
+        for name, fd in self.fds.items():
+            if name.startswith(prefix):
+                os.eventfd_write(fd, 1)
+
+    def wait(self, name: str, timeout_s: float, *others: int) -> None:
+        """Sleep until `name` is rung, a file descriptor of `others` is readable, or time is up."""
+        poller = select.poll()
+        for fd in (self.fds[name], *others):
+            poller.register(fd, select.POLLIN)
+        if any(fd == self.fds[name] for fd, _ in poller.poll(timeout_s * 1e3)):
+            try:
+                os.eventfd_read(self.fds[name])
+            except BlockingIOError:  # rung and read between poll and here: nothing is lost
+                pass

@@ -1,0 +1,229 @@
+"""Which series are open, which frames of them were seen, and how a series ends.
+
+One rule: everything known of a series stands in shared memory, each field with one writing
+process, so a restarted process goes on where its predecessor died. No I/O, no clock: times are
+arguments (monotonic nanoseconds).
+
+How a series ends (protocol note, section 6):
+
+    ended           receiver    end message seen, or a new header superseded it
+    close_requested supervisor  nothing more is expected, or the grace time has passed
+    sealed          receiver    will admit no more frames of it
+    drained         supervisor  no slot holds a frame of it; missing frames are published
+    finalised       sink        its files are closed
+    released        supervisor  its series.end is published; the entry may be used again
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hitfinder.stream.messages import MAX_FRAMES, SeriesEnd, SeriesStart
+from hitfinder.stream.ring import MAX_SERIES, Ring, Seen
+
+# The end message may overtake the last images when several sockets read one detector; and
+# without a header nobody knows how many to wait for (protocol note, section 5).
+GRACE_S = 1.0
+# All announced frames are here but no end message: it went to another receiver or died with one.
+COMPLETE_GRACE_S = 3.0
+# A detector that lost power sends nothing at all. Long, since a triggered run may pause.
+SILENT_S = 300.0
+# A frame of a closed series within this time is late; after it the ids have restarted.
+LATE_S = 10.0
+
+
+class Admission(Enum):
+    """What becomes of a frame that arrived."""
+
+    ADMIT = "admit"
+    DUPLICATE = "duplicate"
+    LATE = "late"
+
+
+class SeriesTable:
+    """The open and lately closed series, over a ring's shared memory."""
+
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self.entries = ring.series
+        self.seen: NDArray[np.uint8] = ring.seen
+
+    def entry_of(self, key: int) -> int | None:
+        """Return the index of series `key`, None if it is no longer known."""
+        found = np.flatnonzero(self.entries["key"] == key)
+        return int(found[0]) if key and found.size else None
+
+    def open_entries(self) -> list[int]:
+        """Return the entries that are not released yet, oldest first."""
+        e = self.entries
+        found = np.flatnonzero((e["key"] != 0) & (e["released"] == 0))
+        return [int(i) for i in found[np.argsort(e["key"][found])]]
+
+    # The receiver's side ----------------------------------------------------------------
+
+    def start(self, start: SeriesStart, now_ns: int) -> int | None:
+        """Take a header: open its series, or complete one that began without it.
+
+        A start while another series is open ends that one: its end went to another receiver or
+        was never sent. Returns the entry, or None while no entry is free.
+        """
+        entry = self._find(start.series, start.series_uid)
+        if entry is not None and not self.entries["has_start"][entry]:
+            self._attach(entry, start)
+            return entry
+        if (
+            entry is not None
+            and start.series_uid is not None
+            and self.entries["uid"][entry].decode() == start.series_uid
+        ):
+            return entry  # the same header again: nothing new
+        if self._place() is None:
+            return None
+        for other in self.open_entries():
+            if not self.entries["ended"][other]:
+                self._end(other, b"superseded", now_ns)
+        opened = self._open(start.series, start.series_uid, now_ns)
+        if opened is not None:
+            self._attach(opened, start)
+        return opened
+
+    def entry_for_frame(self, series: int, uid: str | None, now_ns: int) -> int | None:
+        """Return the entry of a frame's series; a series without header is opened by its frame.
+
+        None while no entry is free.
+        """
+        entry = self._find(series, uid)
+        if entry is None:
+            entry = self._find_closed(series, uid, now_ns)
+        return self._open(series, uid, now_ns) if entry is None else entry
+
+    def admit(self, entry: int, frame: int, now_ns: int) -> Admission:
+        """Decide what becomes of a frame; counts it. The caller marks it seen once it is safe."""
+        e = self.entries
+        if self.seen[entry, frame] != Seen.NOTHING:
+            e["n_duplicate"][entry] += 1
+            return Admission.DUPLICATE
+        if e["sealed"][entry] or e["released"][entry]:
+            e["n_late"][entry] += 1
+            return Admission.LATE
+        e["t_last_ns"][entry] = now_ns
+        return Admission.ADMIT
+
+    def mark(self, entry: int, frame: int, seen: Seen) -> None:
+        """Write down that a frame is in a slot (RECEIVED) or that there was no room (DROPPED)."""
+        e = self.entries
+        self.seen[entry, frame] = int(seen)
+        e["max_frame"][entry] = max(int(e["max_frame"][entry]), frame)
+        e["n_received" if seen is Seen.RECEIVED else "n_dropped"][entry] += 1
+
+    def end(self, end: SeriesEnd, now_ns: int) -> bool:
+        """Take an end message; False if it is stale (its series is not open)."""
+        entry = self._find(end.series, end.series_uid)
+        if entry is None or self.entries["ended"][entry]:
+            return False
+        self._end(entry, b"ended", now_ns)
+        return True
+
+    def end_all(self, reason: str, now_ns: int) -> None:
+        """End every open series, as when the daemon is told to stop."""
+        for entry in self.open_entries():
+            if not self.entries["ended"][entry]:
+                self._end(entry, reason.encode(), now_ns)
+
+    def seal_requested(self) -> list[int]:
+        """Seal what the supervisor asked for: no frame of it is admitted from here on."""
+        e = self.entries
+        asked = np.flatnonzero((e["close_requested"] == 1) & (e["sealed"] == 0))
+        e["sealed"][asked] = 1
+        return [int(i) for i in asked]
+
+    # The supervisor's side --------------------------------------------------------------
+
+    def wants_closing(self, entry: int, now_ns: int) -> str | None:
+        """Return why a series should be closed now, None if it should go on."""
+        e = self.entries[entry]
+        expected, here = int(e["expected"]), int(e["n_received"] + e["n_dropped"])
+        complete = expected >= 0 and here >= expected and int(e["max_frame"]) < expected
+        quiet_s = (now_ns - max(int(e["t_last_ns"]), int(e["t_ended_ns"]))) * 1e-9
+        if e["ended"]:
+            reason = e["reason"].decode()
+            return reason if complete or quiet_s > GRACE_S else None
+        if complete and quiet_s > COMPLETE_GRACE_S:
+            return "complete, no end message"
+        return "silent" if quiet_s > SILENT_S else None
+
+    def announced(self, entry: int) -> int:
+        """Return how many frames a series has: the header's count, or more if more came."""
+        e = self.entries[entry]
+        return min(max(int(e["expected"]), int(e["max_frame"]) + 1, 0), MAX_FRAMES)
+
+    def unseen(self, entry: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the frame numbers that are (missing, dropped), once the series is sealed."""
+        seen = self.seen[entry, : self.announced(entry)]
+        return np.flatnonzero(seen == Seen.NOTHING), np.flatnonzero(seen == Seen.DROPPED)
+
+    # ------------------------------------------------------------------------------------
+
+    def _find(self, series: int, uid: str | None) -> int | None:
+        """Return the newest series of this id that takes frames; V2's unique id must agree."""
+        for entry in reversed(self.open_entries()):
+            if not self.entries["sealed"][entry] and self._is(entry, series, uid):
+                return entry
+        return None
+
+    def _find_closed(self, series: int, uid: str | None, now_ns: int) -> int | None:
+        e = self.entries
+        for i in np.flatnonzero(e["sealed"] == 1):
+            entry = int(i)
+            recent = not e["released"][entry] or now_ns - e["t_released_ns"][entry] < LATE_S * 1e9
+            if e["key"][entry] and recent and self._is(entry, series, uid):
+                return entry
+        return None
+
+    def _is(self, entry: int, series: int, uid: str | None) -> bool:
+        known = self.entries["uid"][entry].decode(errors="replace")
+        same_uid = uid is None or not known or known == uid
+        return int(self.entries["series"][entry]) == series and same_uid
+
+    def _place(self) -> int | None:
+        """Return the entry to use next: an empty one, else the one released longest ago."""
+        e = self.entries
+        usable = (e["key"] == 0) | (e["released"] == 1)
+        found = np.flatnonzero(usable)
+        return int(found[np.argmin(e["key"][found])]) if found.size else None
+
+    def _open(self, series: int, uid: str | None, now_ns: int) -> int | None:
+        entry = self._place()
+        if entry is None:
+            return None
+        e = self.entries
+        top = int(e["max_frame"][entry]) if e["key"][entry] else -1
+        if top >= 0:
+            self.seen[entry, : top + 1] = 0
+        fresh = np.zeros(1, e.dtype)
+        fresh["series"], fresh["uid"] = series, (uid or "").encode()[:64]
+        fresh["expected"] = fresh["max_frame"] = -1
+        fresh["t_opened_ns"] = fresh["t_last_ns"] = now_ns
+        e[entry] = fresh[0]
+        # The key makes the entry valid, so it is written last.
+        e["key"][entry] = self.ring.next("next_key")
+        return entry
+
+    def _attach(self, entry: int, start: SeriesStart) -> None:
+        e = self.entries
+        e["expected"][entry] = -1 if start.n_frames is None else min(start.n_frames, MAX_FRAMES)
+        if start.series_uid:
+            e["uid"][entry] = start.series_uid.encode()[:64]
+        e["has_start"][entry] = 1
+        e["start_version"][entry] += 1
+
+    def _end(self, entry: int, reason: bytes, now_ns: int) -> None:
+        e = self.entries
+        e["reason"][entry], e["t_ended_ns"][entry] = reason, now_ns
+        e["ended"][entry] = 1
+
+
+__all__ = ["MAX_SERIES", "Admission", "SeriesTable"]

@@ -1,0 +1,149 @@
+"""Judged frames into files: the one process that writes a run's folders.
+
+One rule: a slot becomes STORED only when its ledger row (and image, for hits) is flushed, so a
+killed sink's successor finds in memory everything that is not on disk yet.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hitfinder.stream.hitfile import JudgedFrame
+from hitfinder.stream.intake import header_path
+from hitfinder.stream.ledger import Unjudged
+from hitfinder.stream.messages import SeriesStart, unpack_start
+from hitfinder.stream.nexus import RunGeometry
+from hitfinder.stream.results import OUTCOMES, Outcome
+from hitfinder.stream.ring import Bells, Ring, State
+from hitfinder.stream.series import SeriesTable
+from hitfinder.stream.series_folder import SeriesFolder, new_folder
+
+log = logging.getLogger(__name__)
+
+# Frames written in one go. Enough to share the cost of a flush, few enough to publish soon.
+MAX_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InForce:
+    """What holds for a series once the operator's configuration is put over its header.
+
+    Attributes:
+        geometry: and which source won.
+        bad_pixels: bool (ss, fs), beside the header's mask; None if there are none.
+        stamps: further values for every file, e.g. the mask's hash.
+    """
+
+    geometry: RunGeometry
+    bad_pixels: NDArray[np.bool_] | None
+    stamps: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """Where and what to write; the config's `[sink]` and what is stamped into every file."""
+
+    out: Path
+    frames_per_file: int
+    miss_sample_fraction: float
+    provenance: Mapping[str, str]
+    in_force: Callable[[SeriesStart], InForce]
+
+
+class Sink:
+    """Writes what the workers judged; one `SeriesFolder` a series."""
+
+    def __init__(self, ring: Ring, bells: Bells, runtime: Path, settings: SinkSettings) -> None:
+        self.ring, self.bells, self.runtime, self.settings = ring, bells, runtime, settings
+        self.series = SeriesTable(ring)
+        self._folders: dict[int, SeriesFolder] = {}
+
+    def run_once(self, timeout_s: float) -> None:
+        """Write what is judged, finish what is drained, else wait for the doorbell.
+
+        Raises:
+            StoreError: the disk refuses; the frames stay in the ring.
+        """
+        if not self.store() and not self.finalise():
+            self.bells.wait("sink", timeout_s)
+
+    def store(self) -> int:
+        """Write the judged frames that are here now, oldest first; returns how many."""
+        slots = self.ring.in_state(State.JUDGED)[:MAX_BATCH]
+        by_key: dict[int, list[int]] = defaultdict(list)
+        for slot in slots:
+            by_key[int(self.ring.slots["key"][slot])].append(slot)
+        for key, of_series in by_key.items():
+            frames = [JudgedFrame(self.ring.record(s), self.ring.blobs(s)) for s in of_series]
+            places = self._folder(key).write(frames)
+            for slot, (file, row) in zip(of_series, places, strict=True):
+                header = self.ring.slots[slot]
+                header["file"] = (file or "").encode()
+                header["row"] = -1 if row is None else row
+                self.ring.set_state(slot, State.STORED)
+        if slots:
+            self.bells.ring("supervisor")
+        return len(slots)
+
+    def finalise(self) -> bool:
+        """Close the folders of series whose frames are all stored; True if there was one."""
+        e = self.ring.series
+        ripe = [
+            entry
+            for entry in self.series.open_entries()
+            if e["drained"][entry] and not e["finalised"][entry]
+        ]
+        for entry in ripe:
+            key = int(e["key"][entry])
+            missing, dropped = self.series.unseen(entry)
+            counts = {o.value: int(e["counts"][entry, i]) for i, o in enumerate(OUTCOMES)}
+            tallies = {n: int(e[n][entry]) for n in ("n_duplicate", "n_late")}
+            self._folder(key).close(
+                {**counts, "announced": self.series.announced(entry)},
+                [
+                    Unjudged(missing, Outcome.MISSING, "announced, not received"),
+                    Unjudged(dropped, Outcome.DROPPED, "ring full"),
+                ],
+                e["reason"][entry].decode(),
+                extra=tallies,
+            )
+            del self._folders[key]
+            e["finalised"][entry] = 1
+            self.bells.ring("supervisor")
+        return bool(ripe)
+
+    # ------------------------------------------------------------------------------------
+
+    def _folder(self, key: int) -> SeriesFolder:
+        """Return the folder of a series, begun now or taken over from a killed predecessor."""
+        if key in self._folders:
+            return self._folders[key]
+        entry, settings = self.series.entry_of(key), self.settings
+        if entry is None:
+            raise AssertionError(f"slot of series key {key} outlived its series")
+        start = unpack_start(header_path(self.runtime, key).read_bytes())
+        named = self.ring.series["folder"][entry].decode()
+        path = settings.out / named if named else new_folder(settings.out, start)
+        self.ring.series["folder"][entry] = path.name.encode()
+        in_force = settings.in_force(start)
+        folder = SeriesFolder(
+            settings.out,
+            start,
+            {**settings.provenance, **in_force.stamps},
+            frames_per_file=settings.frames_per_file,
+            miss_sample_fraction=settings.miss_sample_fraction,
+            geometry=in_force.geometry,
+            bad_pixels=in_force.bad_pixels,
+            folder=path,
+        )
+        for sentence in folder.recovered:
+            log.warning("%s: %s", path.name, sentence)
+        self._folders[key] = folder
+        return folder

@@ -1,0 +1,182 @@
+"""`hitfinder-stream`: one program, a sub-command a job.
+
+Exit status 0 done, 1 failed, 2 wrong usage or configuration. Sub-commands import what they need
+when they run, so `--help` and `version` do not wait for torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hitfinder import HitfinderError, __version__
+from hitfinder.workers import commands  # noqa: F401  (registers its sub-commands)
+from hitfinder.workers.cli_app import app, check_endpoint
+from hitfinder.workers.config import Config, ConfigError, check_values, read_config
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for hit files and ledgers.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML configuration.")]
+ResultsOption = Annotated[
+    str | None, typer.Option("--results", help="Where to publish, e.g. tcp://127.0.0.1:5557.")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu or cuda[:N]; commas for several.")
+]
+HttpOption = Annotated[
+    str | None, typer.Option("--http", help="HOST:PORT of the status page and /metrics.")
+]
+ProtocolOption = Annotated[
+    str | None, typer.Option("--protocol", help="auto, v1 or v2; auto tells by each message.")
+]
+MaxSeriesOption = Annotated[
+    int | None, typer.Option("--max-series", min=1, help="Exit after N series have ended.")
+]
+
+
+def _effective(
+    config_file: Path | None,
+    *,
+    sources: list[str],
+    out: Path,
+    protocol: str | None,
+    results: str | None,
+    http: str | None,
+    device: str | None,
+) -> Config:
+    """Return the file's configuration with what the command line said put over it."""
+    config = read_config(config_file)
+    if sources:
+        config.source.endpoints = sources
+    if protocol is not None:
+        if protocol not in ("auto", "v1", "v2"):
+            raise ConfigError(f"--protocol: got {protocol!r}, expected auto, v1 or v2")
+        config.source.protocol = protocol  # type: ignore[assignment]
+    config.sink.out = str(out)
+    config.sink.results = results or config.sink.results
+    config.http.bind = http or config.http.bind
+    if device is not None:
+        config.workers.devices = device.split(",")
+    check_values(config)
+    return config
+
+
+def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) -> int:
+    from hitfinder.workers.devices import resolve
+    from hitfinder.workers.http import serve_status
+    from hitfinder.workers.supervisor import RunOptions, Supervisor
+    from hitfinder.workers.terminal import ReplayProgress, say_ready
+
+    devices = resolve(config.workers.devices)
+    with ReplayProgress(enabled=bool(replay)) as progress:
+        options = RunOptions(
+            config,
+            Path(config.sink.out or "."),
+            devices,
+            replay=replay,
+            max_series=max_series,
+            on_ready=say_ready,
+            on_status=progress.update,
+        )
+        supervisor = Supervisor(options)
+        with serve_status(config.http.bind, supervisor.state):
+            return supervisor.run()
+
+
+@app.command()
+def run(
+    out: OutOption,
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", help="Detector endpoint, tcp://HOST:PORT; may be repeated."),
+    ] = None,
+    config: ConfigOption = None,
+    protocol: ProtocolOption = None,
+    results: ResultsOption = None,
+    http: HttpOption = None,
+    device: DeviceOption = None,
+    max_series: MaxSeriesOption = None,
+) -> None:
+    """Take a detector's stream, keep the hits, publish a verdict per frame.
+
+    Example: `hitfinder-stream run --source tcp://10.42.41.10:31001 --out /data/run12`
+    """
+    effective = _effective(
+        config,
+        sources=source or [],
+        out=out,
+        protocol=protocol,
+        results=results,
+        http=http,
+        device=device,
+    )
+    if not effective.source.endpoints:
+        raise ConfigError("no source: give --source tcp://HOST:PORT or source.endpoints")
+    for endpoint in effective.source.endpoints:
+        check_endpoint(endpoint)
+    raise typer.Exit(_serve(effective, replay=(), max_series=max_series))
+
+
+@app.command()
+def replay(
+    paths: Annotated[list[Path], typer.Argument(help="master.h5, CXI, HDF5, .lst, captures.")],
+    out: OutOption,
+    config: ConfigOption = None,
+    results: ResultsOption = None,
+    http: HttpOption = None,
+    device: DeviceOption = None,
+    max_series: MaxSeriesOption = None,
+) -> None:
+    """Judge recorded runs as fast as this machine can; nothing is dropped.
+
+    Example: `hitfinder-stream replay /data/run11_master.h5 --out /data/run11_hits`
+    """
+    effective = _effective(
+        config,
+        sources=[],
+        out=out,
+        protocol=None,
+        results=results,
+        http=http,
+        device=device,
+    )
+    # A replay runs beside a live daemon, so without being told it takes ports that are free.
+    if config is None:
+        effective.sink.results = results or "tcp://127.0.0.1:*"
+        effective.http.bind = http or "127.0.0.1:0"
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"recording {path}: no such file or folder")
+    raise typer.Exit(_serve(effective, replay=tuple(paths), max_series=max_series))
+
+
+@app.command()
+def version() -> None:
+    """Print the program's version and its libraries'."""
+    from importlib.metadata import version as version_of
+
+    libraries = ("torch", "numpy", "pyzmq", "h5py", "hdf5plugin")
+    print(f"hitfinder-stream {__version__}")
+    print(", ".join(f"{name} {version_of(name)}" for name in libraries))
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; the entry point of `hitfinder-stream`."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    try:
+        app(args=arguments)
+    except ConfigError as error:
+        print(f"hitfinder-stream: {error}", file=sys.stderr)
+        sys.exit(2)
+    except HitfinderError as error:
+        print(f"hitfinder-stream: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

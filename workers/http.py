@@ -1,0 +1,126 @@
+"""The status page: a face to look at and to scrape, never to change anything.
+
+`/` for people, `/metrics` for Prometheus (text format 0.0.4), `/healthz`, `/readyz`. It binds to
+loopback unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.routing import Route
+
+from hitfinder.workers.config import ConfigError
+
+log = logging.getLogger(__name__)
+
+STOP_S = 5.0
+
+
+def metrics_text(state: dict[str, Any]) -> str:
+    """Return the daemon's state as Prometheus text."""
+    lines = ["# TYPE hitfinder_frames_total counter"]
+    lines += [
+        f'hitfinder_frames_total{{outcome="{outcome}"}} {n}'
+        for outcome, n in state["counts"].items()
+    ]
+    for name, kind, key in (
+        ("hitfinder_messages_total", "counter", "n_messages"),
+        ("hitfinder_received_bytes_total", "counter", "n_bytes"),
+        ("hitfinder_malformed_messages_total", "counter", "n_malformed"),
+        ("hitfinder_series_total", "counter", "n_series_closed"),
+        ("hitfinder_ring_slots", "gauge", "ring_slots"),
+        ("hitfinder_ring_slots_used", "gauge", "ring_slots_used"),
+        ("hitfinder_uptime_seconds", "gauge", "uptime_s"),
+    ):
+        lines += [f"# TYPE {name} {kind}", f"{name} {state[key]}"]
+    lines.append("# TYPE hitfinder_latency_seconds gauge")
+    for quantile, key in (("0.5", "latency_p50_s"), ("0.99", "latency_p99_s")):
+        if state[key] is not None:
+            lines.append(f'hitfinder_latency_seconds{{quantile="{quantile}"}} {state[key]:.6f}')
+    lines.append("# TYPE hitfinder_child_starts_total counter")
+    lines += [
+        f'hitfinder_child_starts_total{{child="{c["name"]}",index="{i}"}} {c["starts"]}'
+        for i, c in enumerate(state["children"])
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def page(state: dict[str, Any]) -> str:
+    """Return the daemon's state as a page that refreshes itself."""
+    pretty = html.escape(json.dumps(state, indent=2))
+    counts = " &middot; ".join(f"{n} {name}" for name, n in state["counts"].items())
+    return (
+        "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=2>"
+        "<title>hitfinder-stream</title>"
+        "<body style='font:16px system-ui;margin:2em;max-width:60em'>"
+        f"<h1>hitfinder-stream</h1><p><b>{counts}</b></p><pre>{pretty}</pre>"
+    )
+
+
+def application(state: Callable[[], dict[str, Any]]) -> Starlette:
+    """Return the web application over a function that tells the daemon's state."""
+
+    def show(request: Request) -> HTMLResponse:
+        return HTMLResponse(page(state()))
+
+    def metrics(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(metrics_text(state()), media_type="text/plain; version=0.0.4")
+
+    def healthz(request: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    def readyz(request: Request) -> JSONResponse:
+        ready = all(child["alive"] for child in state()["children"])
+        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+
+    return Starlette(
+        routes=[
+            Route("/", show),
+            Route("/metrics", metrics),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+        ]
+    )
+
+
+@contextmanager
+def serve_status(bind: str, state: Callable[[], dict[str, Any]]) -> Iterator[None]:
+    """Serve the page from a thread while the daemon runs.
+
+    Raises:
+        ConfigError: the address is malformed or taken.
+    """
+    host, _, port = bind.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"--http {bind!r}: expected HOST:PORT")
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host.strip("[]"), int(port)))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigError(
+            f"status page {bind}: {error}; is another daemon running? give another with --http"
+        ) from error
+    settings = uvicorn.Config(application(state), log_level="warning", lifespan="off")
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run, args=([listener],), name="http", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(STOP_S)
+        listener.close()

@@ -1,0 +1,216 @@
+"""The results topic, and the last step of a frame and of a series.
+
+It lives in the supervisor, the one process that does not die alone: a record is published when
+the frame's files are flushed, exactly once, and then its slot is free. One rule: what is
+published adds up; `series.end` carries the counts (design section 6).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import zmq
+
+from hitfinder.stream.intake import drop_headers, header_path
+from hitfinder.stream.messages import unpack_start
+from hitfinder.stream.results import OUTCOMES, SCHEMA, Outcome, Record, topic_of
+from hitfinder.stream.ring import Bells, Ring, State
+from hitfinder.stream.series import SeriesTable
+from hitfinder.workers.config import ConfigError
+
+log = logging.getLogger(__name__)
+
+# Records queued for one slow subscriber (about 2 kB each). Beyond, that subscriber loses some and
+# sees a gap in `seq`; nobody else waits for it.
+SEND_QUEUE = 50_000
+# Time for the last records to reach their subscribers when the daemon ends.
+LINGER_MS = 3000
+# Latencies kept for the percentiles in `status`.
+N_LATENCIES = 4096
+
+
+class Publisher:
+    """Publishes stored frames, opens and closes series.
+
+    Args:
+        endpoint: where to bind, e.g. `tcp://127.0.0.1:5557`.
+
+    Raises:
+        ConfigError: the endpoint cannot be bound.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        ring: Ring,
+        bells: Bells,
+        runtime: Path,
+    ) -> None:
+        self.ring, self.bells, self.runtime = ring, bells, runtime
+        self.series = SeriesTable(ring)
+        self.n_released = 0
+        self.latencies_s: deque[float] = deque(maxlen=N_LATENCIES)
+        self.counts = dict.fromkeys((o.value for o in OUTCOMES), 0)
+        self._seq = 0
+        self._announced: set[int] = set()
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._socket = context.socket(zmq.PUB)
+        self._socket.set(zmq.SNDHWM, SEND_QUEUE)
+        self._socket.set(zmq.LINGER, LINGER_MS)
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self._socket.close(0)
+            raise ConfigError(
+                f"results endpoint {endpoint}: {error}; is another daemon running? "
+                "give another with --results"
+            ) from error
+        self.endpoint = self._socket.get(zmq.LAST_ENDPOINT).decode().rstrip("\0")
+
+    def publish_stored(self) -> int:
+        """Publish what the sink has stored, oldest first, and free the slots."""
+        slots = self.ring.in_state(State.STORED)
+        for slot in slots:
+            record = self.ring.record(slot)
+            entry = self.series.entry_of(int(self.ring.slots["key"][slot]))
+            if entry is not None:
+                self._announce(entry)
+                self.ring.series["counts"][entry, OUTCOMES.index(record.outcome)] += 1
+            self._publish(record)
+            self.ring.release(slot)
+        if slots:
+            self.bells.ring("receiver")
+        return len(slots)
+
+    def step_series(self, *, source_gone: bool) -> None:
+        """Move each open series towards its end as far as it can go now.
+
+        Args:
+            source_gone: nobody will admit frames any more, so sealing needs no answer.
+        """
+        e, now_ns = self.ring.series, time.monotonic_ns()
+        for entry in self.series.open_entries():
+            self._announce(entry)
+            if not e["close_requested"][entry]:
+                reason = self.series.wants_closing(entry, now_ns)
+                if reason is None and source_gone:
+                    reason = "stopped"
+                if reason is not None:
+                    e["reason"][entry] = reason.encode()[:32]
+                    e["close_requested"][entry] = 1
+                    self.bells.ring("receiver")
+            if e["close_requested"][entry] and source_gone:
+                e["sealed"][entry] = 1
+            key = int(e["key"][entry])
+            if e["sealed"][entry] and not e["drained"][entry] and not self.ring.busy(key):
+                self._publish_unseen(entry)
+                e["drained"][entry] = 1
+                self.bells.ring("sink")
+            if e["finalised"][entry]:
+                self._end(entry, now_ns)
+
+    def status(self, message: dict[str, Any]) -> None:
+        """Publish the daemon's state of health."""
+        self._send(b"status", message)
+
+    def latency_s(self) -> tuple[float | None, float | None]:
+        """Return p50 and p99 of the time from reception to publication, lately."""
+        if not self.latencies_s:
+            return None, None
+        p50, p99 = np.percentile(np.array(self.latencies_s), (50, 99))
+        return float(p50), float(p99)
+
+    def close(self) -> None:
+        """Close the socket; its context lingers until the last records are out."""
+        self._socket.close(LINGER_MS)
+
+    # ------------------------------------------------------------------------------------
+
+    def _publish(self, record: Record) -> None:
+        self._seq += 1
+        record.seq, record.t_published_ns = self._seq, time.time_ns()
+        if record.t_received_ns is not None:
+            self.latencies_s.append((record.t_published_ns - record.t_received_ns) * 1e-9)
+        self.counts[record.outcome.value] += 1
+        self._socket.send_multipart([topic_of(record.outcome), self._encode(record)])
+
+    def _send(self, topic: bytes, message: dict[str, Any]) -> None:
+        self._seq += 1
+        stamped = {"schema": SCHEMA, "seq": self._seq, "t_published_ns": time.time_ns(), **message}
+        self._socket.send_multipart([topic, self._encode(stamped)])
+
+    def _names(self, entry: int) -> dict[str, Any]:
+        e = self.ring.series[entry]
+        uid = e["uid"].decode(errors="replace") or None
+        return {"series": int(e["series"]), "series_uid": uid}
+
+    def _announce(self, entry: int) -> None:
+        """Publish `series.start`, once, as soon as the series is known."""
+        key = int(self.ring.series["key"][entry])
+        path = header_path(self.runtime, key)
+        if key in self._announced or not path.exists():
+            return
+        self._announced.add(key)
+        start = unpack_start(path.read_bytes())
+        self._send(
+            b"series.start",
+            {
+                **self._names(entry),
+                "n_frames": start.n_frames,
+                "shape": start.shape,
+                "header_photon_energy_eV": start.photon_energy_eV,
+                "header_clen_m": start.clen_m,
+                "warnings": start.warnings,
+            },
+        )
+
+    def _publish_unseen(self, entry: int) -> None:
+        """Give the frames that never reached a slot their verdicts."""
+        missing, dropped = self.series.unseen(entry)
+        for frames, outcome, reason in (
+            (missing, Outcome.MISSING, "announced, not received"),
+            (dropped, Outcome.DROPPED, "ring full"),
+        ):
+            for frame in frames:
+                self._publish(
+                    Record(**self._names(entry), frame=int(frame), outcome=outcome, reason=reason)
+                )
+            self.ring.series["counts"][entry, OUTCOMES.index(outcome)] += len(frames)
+
+    def _end(self, entry: int, now_ns: int) -> None:
+        e = self.ring.series[entry]
+        counts = {o.value: int(e["counts"][i]) for i, o in enumerate(OUTCOMES)}
+        announced = self.series.announced(entry)
+        balanced = sum(counts.values()) == announced
+        message = {
+            **self._names(entry),
+            "announced": announced,
+            **counts,
+            "balanced": balanced,
+            "duplicate": int(e["n_duplicate"]),
+            "late": int(e["n_late"]),
+            "reason": e["reason"].decode(),
+            "folder": e["folder"].decode(),
+        }
+        self._send(b"series.end", message)
+        log.info(
+            "series %d closed (%s): %d frames = %s",
+            message["series"],
+            message["reason"],
+            announced,
+            " + ".join(f"{n} {name}" for name, n in counts.items()),
+        )
+        if not balanced:
+            log.error("series %d: %d frames announced, %s", e["series"], announced, counts)
+        self._announced.discard(int(e["key"]))
+        drop_headers(self.runtime, [int(e["key"])])
+        e["t_released_ns"] = now_ns
+        e["released"] = 1
+        self.n_released += 1

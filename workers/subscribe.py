@@ -1,0 +1,90 @@
+"""`subscribe`: the results topic for a person or a pipe.
+
+One rule: what was lost on the way is said. `seq` counts every message of the publisher, so with
+all topics subscribed a gap means that this subscriber was too slow.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import msgspec
+import zmq
+
+from hitfinder.stream.results import Peaks, Record
+
+POLL_MS = 200
+# Records queued for us; at 1 kHz a minute, about 100 MB at most.
+RECEIVE_QUEUE = 60_000
+
+
+def messages(endpoint: str, topic: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (topic, map) of a results topic for ever; peaks as lists of floats.
+
+    Args:
+        endpoint: e.g. `tcp://127.0.0.1:5557`.
+        topic: prefix, e.g. `result.hit`; empty for all.
+    """
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.set(zmq.RCVHWM, RECEIVE_QUEUE)
+    socket.set(zmq.SUBSCRIBE, topic.encode())
+    socket.connect(endpoint)
+    try:
+        while True:
+            if socket.poll(POLL_MS):
+                name, body = socket.recv_multipart()[:2]
+                yield name.decode(), _plain(msgspec.msgpack.decode(body))
+    finally:
+        socket.close(0)
+        context.term()
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    peaks = message.get("peaks")
+    if peaks is not None:
+        arrays = Peaks(**peaks).arrays()
+        message["peaks"] = {name: [float(v) for v in a] for name, a in arrays.items()}
+    return message
+
+
+def subscribe(
+    endpoint: str, topic: str, *, as_json: bool, count: int | None, to: TextIO = sys.stdout
+) -> int:
+    """Print what a results topic says until `count` messages or Ctrl-C; returns how many."""
+    n, last_seq, n_lost = 0, None, 0
+    for name, message in messages(endpoint, topic):
+        if not topic:
+            seq = message.get("seq")
+            if last_seq is not None and seq is not None and seq > last_seq + 1:
+                n_lost += seq - last_seq - 1
+                print(f"{n_lost} messages lost on the way here so far", file=sys.stderr)
+            last_seq = seq
+        text = json.dumps({"topic": name, **message}) if as_json else line_of(name, message)
+        print(text, file=to, flush=True)
+        n += 1
+        if count is not None and n >= count:
+            break
+    return n
+
+
+def line_of(topic: str, message: dict[str, Any]) -> str:
+    """Return one message as a line that a person can read."""
+    if not topic.startswith("result."):
+        shown = ("series", "n_frames", "announced", "counts", "hit", "miss", "reason", "uptime_s")
+        said = ", ".join(f"{k} {message[k]}" for k in shown if message.get(k) is not None)
+        return f"{topic:<13} {said}"
+    record = msgspec.convert({**message, "peaks": None}, Record)
+    text = f"{topic:<13} series {record.series} frame {record.frame}"
+    if record.p_hit is None:
+        return f"{text} {record.outcome}: {record.reason}"
+    text += f"  p {record.p_hit:.3f}  {record.n_peaks or 0:4d} spots  {record.n_photons} photons"
+    if record.photon_energy_eV is not None and record.clen_m is not None:
+        text += (
+            f"  {record.photon_energy_eV:.0f} ± {record.photon_energy_sigma_eV or 0:.0f} eV"
+            f"  {record.clen_m:.3f} ± {record.clen_sigma_m or 0:.3f} m"
+        )
+    return text

@@ -1,0 +1,281 @@
+"""The process that owns the ring and the children, and outlives them.
+
+One rule: it does nothing that could kill it: no torch, no decoding, no files but its runtime
+folder. It publishes what is stored, ends series, restarts what died.
+
+    start children -> ready -> [ publish, step series, bury and restart ] -> drain -> exit
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import zmq
+
+from hitfinder import HitfinderError
+from hitfinder.stream.results import Outcome
+from hitfinder.stream.ring import Bells, Layout, Ring, State, create_memory
+from hitfinder.workers.children import Child, reclaim
+from hitfinder.workers.config import Config, ConfigError
+from hitfinder.workers.publisher import Publisher
+from hitfinder.workers.session import (
+    FIRST_WORKER_ROLE,
+    MAX_WORKERS,
+    SINK_ROLE,
+    SOURCE_ROLE,
+    Session,
+)
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+# Loading torch on a busy machine takes its time; longer means something is wrong.
+READY_TIMEOUT_S = 120.0
+# Bounds of a graceful stop: the source's own drain, then judging and storing what is here.
+SOURCE_STOP_S, STORE_STOP_S, CHILD_STOP_S = 10.0, 60.0, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What `run` and `replay` add to the configuration."""
+
+    config: Config
+    out: Path
+    devices: tuple[str, ...]
+    replay: tuple[Path, ...] = ()
+    max_series: int | None = None
+    on_ready: Callable[[str], None] = print
+    on_status: Callable[[dict[str, Any]], None] = lambda status: None
+
+
+class Supervisor:
+    """One daemon, from the first child's start to the last file's flush."""
+
+    def __init__(self, options: RunOptions) -> None:
+        if not 1 <= len(options.devices) <= MAX_WORKERS:
+            n = len(options.devices)
+            raise ConfigError(f"workers.devices: got {n} devices, expected 1 to {MAX_WORKERS}")
+        self.options, self._stop_signals = options, 0
+        self._check_out()
+        config = options.config
+        layout = Layout(config.ring.slots, config.ring.slot_bytes)
+        fd = create_memory(layout)
+        self.ring = Ring(fd, layout)
+        source = "reader" if options.replay else "receiver"
+        names = ["receiver", "sink", "supervisor"]
+        names += [f"worker{i}" for i in range(len(options.devices))]
+        self.bells = Bells.create(names)
+        self.runtime = Path(tempfile.mkdtemp(prefix="hitfinder-"))
+        session = Session(
+            str(self.runtime),
+            fd,
+            layout.n_slots,
+            layout.slot_bytes,
+            self.bells.fds,
+            config,
+            list(options.devices),
+            [str(p) for p in options.replay],
+        ).save()
+        fds = (fd, *self.bells.fds.values())
+        roles = [(source, SOURCE_ROLE), ("sink", SINK_ROLE)]
+        roles += [("worker", FIRST_WORKER_ROLE + i) for i in range(len(options.devices))]
+        self.children = [Child(name, role, session, fds) for name, role in roles]
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.publisher = Publisher(
+            self._context, config.sink.results, self.ring, self.bells, self.runtime
+        )
+        self._status_at_s, self._n_at_status = 0.0, 0
+        self.started_s = time.monotonic()
+
+    def run(self) -> int:
+        """Run until stopped, finished or `max_series`; returns the exit status."""
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, self._on_signal)
+        try:
+            self._start()
+            while not self._finished():
+                self._tick()
+            return self._drain()
+        finally:
+            self._clean_up()
+
+    def state(self) -> dict[str, Any]:
+        """Return what `status` publishes and the page shows."""
+        control = self.ring.control
+        busy = int((self.ring.states != State.FREE).sum())
+        p50, p99 = self.publisher.latency_s()
+        return {
+            "uptime_s": time.monotonic() - self.started_s,
+            "counts": dict(self.publisher.counts),
+            "n_messages": int(control["n_messages"][0]),
+            "n_bytes": int(control["n_bytes"][0]),
+            "n_malformed": int(control["n_malformed"][0]),
+            "n_stale": int(control["n_stale"][0]),
+            "connected": int(control["connected"][0]),
+            "ring_slots": self.ring.layout.n_slots,
+            "ring_slots_used": busy,
+            "latency_p50_s": p50,
+            "latency_p99_s": p99,
+            "n_series_open": len(self.publisher.series.open_entries()),
+            "n_series_closed": self.publisher.n_released,
+            "source_total": int(control["source_total"][0]),
+            "children": [
+                {"name": c.name, "alive": c.alive, "starts": c.n_starts, "last_exit": c.last_exit}
+                for c in self.children
+            ],
+            "errors": self.ring.errors(),
+        }
+
+    # ------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        for child in self.children:
+            child.start()
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not all(c.is_ready(self.ring) or c.done for c in self.children):
+            for child in self.children:
+                if not child.alive and not child.done and child.process is not None:
+                    code = child.process.returncode
+                    if code == 0 and child.name == "reader":
+                        child.done = True
+                        continue
+                    raise HitfinderError(
+                        f"{child.name} did not start (exit {code}); its reason stands above"
+                    )
+            if self._stop_signals or time.monotonic() > deadline:
+                raise HitfinderError(f"not ready after {READY_TIMEOUT_S:.0f} s; stopped")
+            self.bells.wait("supervisor", TICK_S)
+        source = ", ".join(self.options.config.source.endpoints or map(str, self.options.replay))
+        self.options.on_ready(
+            f"ready source={source} results={self.publisher.endpoint} out={self.options.out} "
+            f"devices={','.join(self.options.devices)}"
+        )
+
+    def _tick(self, *, source_gone: bool = False) -> None:
+        published = self.publisher.publish_stored()
+        self.publisher.step_series(source_gone=source_gone)
+        self._watch_children()
+        now = time.monotonic()
+        if now - self._status_at_s >= 1.0:
+            state = self.state()
+            self.publisher.status(state)
+            self.options.on_status(state)
+            self._status_at_s = now
+        if not published:
+            self.bells.wait("supervisor", TICK_S)
+
+    def _finished(self) -> bool:
+        wanted = self.options.max_series
+        enough = wanted is not None and self.publisher.n_released >= wanted
+        return bool(self._stop_signals) or enough or self.children[0].done
+
+    def _watch_children(self) -> None:
+        for child in self.children:
+            if child.done:
+                continue
+            if child.buried(self.ring):
+                if child.role == SOURCE_ROLE and self.ring.control["source_done"][0]:
+                    child.done = True
+                    continue
+                n = reclaim(self.ring, self.bells, child.role) if child.name == "worker" else 0
+                log.error(
+                    "%s died (%s), %d frames go to its successor", child.name, child.last_exit, n
+                )
+            if child.process is None and time.monotonic() >= child.not_before_s:
+                child.start()
+            child.kill_if_hung(self.ring)
+
+    def _drain(self) -> int:
+        """End the source, let everything in the ring be judged and stored, end the rest."""
+        source = self.children[0]
+        self.ring.control["stop"][0] = 1
+        self.bells.ring("receiver")
+        self._tick_until(lambda: source.done or not source.alive, SOURCE_STOP_S)
+        if source.process is not None and source.alive:
+            log.error("%s did not stop in %.0f s; killed", source.name, SOURCE_STOP_S)
+            source.process.kill()
+            source.process.wait()
+        source.done = True
+        self._settle_orphans()
+        series = self.publisher.series
+        stored = self._tick_until(
+            lambda: not series.open_entries(), STORE_STOP_S, source_gone=True
+        )
+        if not stored:
+            log.error(
+                "%d series could not be closed in %.0f s", len(series.open_entries()), STORE_STOP_S
+            )
+        self.ring.control["stop"][0] = 2
+        self.bells.ring("")
+        for child in self.children[1:]:
+            self._wait_exit(child)
+        self.publisher.status(self.state())
+        return 0 if stored else 1
+
+    def _settle_orphans(self) -> None:
+        """With the source gone, nobody decodes any more what it left half done."""
+        for state in (State.FILLING, State.RECEIVED, State.DECODING):
+            for slot in self.ring.in_state(state):
+                if self.ring.slots["seq"][slot] == 0:
+                    self.ring.release(slot)
+                else:
+                    self.ring.settle(slot, Outcome.LOST, "the source died while taking it")
+        self.bells.ring("sink")
+
+    def _tick_until(
+        self, done: Callable[[], bool], bound_s: float, *, source_gone: bool = False
+    ) -> bool:
+        deadline = time.monotonic() + bound_s
+        while not done():
+            if time.monotonic() > deadline:
+                return False
+            self._tick(source_gone=source_gone)
+        return True
+
+    def _wait_exit(self, child: Child) -> None:
+        if child.process is None:
+            return
+        deadline = time.monotonic() + CHILD_STOP_S
+        while child.alive and time.monotonic() < deadline:
+            self.bells.wait("supervisor", TICK_S)
+        if child.alive:
+            log.error("%s did not stop in %.0f s; killed", child.name, CHILD_STOP_S)
+            child.process.kill()
+            child.process.wait()
+
+    def _clean_up(self) -> None:
+        for child in self.children:
+            if child.process is not None and child.alive:
+                child.process.kill()
+                child.process.wait()
+        self.publisher.close()
+        self._context.term()
+        for fd in (self.ring.fd, *self.bells.fds.values()):
+            os.close(fd)
+        shutil.rmtree(self.runtime, ignore_errors=True)
+
+    def _check_out(self) -> None:
+        out = self.options.out
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=out):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"output folder {out}: {error.strerror}; give a writable one with --out"
+            ) from error
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stop_signals += 1
+        if self._stop_signals > 2:
+            raise KeyboardInterrupt

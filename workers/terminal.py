@@ -1,0 +1,53 @@
+"""What a person at a terminal sees: the ready line, and a progress bar on replay."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def say_ready(line: str) -> None:
+    """Print the one `ready` line at once, also into a pipe."""
+    print(line, flush=True)
+
+
+class ReplayProgress:
+    """A progress bar over the frames of a replay, on a terminal only."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._progress = Progress(
+            TextColumn("replay"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=Console(file=sys.stderr),
+            disable=not (enabled and sys.stderr.isatty()),
+        )
+        self._task = self._progress.add_task("frames", total=None, note="")
+
+    def update(self, state: dict[str, Any]) -> None:
+        """Take the daemon's state, once a second."""
+        counts, total = state["counts"], state["source_total"]
+        self._progress.update(
+            self._task,
+            completed=sum(counts.values()),
+            total=total if total > 0 else None,
+            note=f"{counts['hit']} hits",
+        )
+
+    def __enter__(self) -> ReplayProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()

@@ -1,0 +1,167 @@
+"""A worker: takes decoded frames, has the pipeline judge them, hands them on.
+
+One rule: a slot is JUDGING while this process holds it and JUDGED once its verdict stands in it,
+so a successor knows what is left. `cpu` and `cuda` are one path with different devices.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hitfinder.models.pipeline import Judgement, Pipeline, SeriesContext
+from hitfinder.stream.bslz4 import Pixels
+from hitfinder.stream.intake import header_path
+from hitfinder.stream.messages import unpack_start
+from hitfinder.stream.results import OUTCOMES, Outcome
+from hitfinder.stream.ring import MAX_PEAKS, Bells, Ring, State
+from hitfinder.stream.series import SeriesTable
+from hitfinder.workers.config import Config
+from hitfinder.workers.devices import pin
+from hitfinder.workers.geometry import SeriesGeometry, series_geometry
+from hitfinder.workers.reduction import pool
+from hitfinder.workers.session import FIRST_WORKER_ROLE, Pulse, Session
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 0.1
+# A header energy or camera length this many sigma from what the pixels say is a mismatch.
+MISMATCH_SIGMA = 5.0
+
+
+class Worker:
+    """Judges the frames of all series on one device.
+
+    Args:
+        role: this worker's place among the children; owner of the slots it holds.
+        device: `cpu` or `cuda:N`.
+    """
+
+    def __init__(
+        self, ring: Ring, bells: Bells, runtime: Path, config: Config, role: int, device: str
+    ) -> None:
+        self.ring, self.bells, self.runtime, self.config = ring, bells, runtime, config
+        self.role, self.bell = role, f"worker{role - FIRST_WORKER_ROLE}"
+        self.series = SeriesTable(ring)
+        self.pipeline = Pipeline(
+            Path(config.gate.model) if config.gate.model else None,
+            device=device,
+            mode=config.gate.mode,
+            max_false_positive_rate=config.gate.max_false_positive_rate,
+            threshold=config.gate.threshold,
+        )
+        # A CPU gains nothing from a batch, and waiting for one only costs time.
+        on_cpu = device == "cpu"
+        self._batch = 1 if on_cpu else config.workers.batch
+        self._max_wait_s = 0.0 if on_cpu else config.workers.max_wait_s
+        self._on_cpu = on_cpu
+        self._contexts: dict[tuple[int, int], tuple[SeriesGeometry, SeriesContext]] = {}
+
+    def run_once(self, timeout_s: float) -> None:
+        """Take a batch, judge it, hand it on; or wait for the doorbell."""
+        slots = self._take()
+        if not slots:
+            self.bells.wait(self.bell, timeout_s)
+            return
+        by_key: dict[int, list[int]] = {}
+        for slot in slots:
+            by_key.setdefault(int(self.ring.slots["key"][slot]), []).append(slot)
+        for key, of_series in by_key.items():
+            self._judge(key, of_series)
+        self.bells.ring("sink")
+
+    # ------------------------------------------------------------------------------------
+
+    def _take(self) -> list[int]:
+        """Claim the oldest decoded frames: a full batch, or what is here when its time is up."""
+        waiting = self.ring.in_state(State.DECODED)
+        if waiting and len(waiting) < self._batch and self._max_wait_s:
+            received_ns = int(self.ring.slots["t_received_ns"][waiting[0]])
+            left_s = self._max_wait_s - (time.time_ns() - received_ns) * 1e-9
+            if left_s > 0:
+                self.bells.wait(self.bell, left_s)
+                waiting = self.ring.in_state(State.DECODED)
+        taken = []
+        for slot in waiting[: self._batch]:
+            if self.ring.claim(slot, State.DECODED, State.JUDGING):
+                self.ring.slots["owner"][slot] = self.role
+                taken.append(slot)
+        return taken
+
+    def _judge(self, key: int, slots: list[int]) -> None:
+        images = [self.ring.image(s) for s in slots]
+        geometry, context = self._context(key, images[0])
+        pooled = [pool(image, geometry.valid) for image in images] if self._on_cpu else None
+        judgements = self.pipeline.judge(images, context, pooled)
+        for slot, judgement in zip(slots, judgements, strict=True):
+            self._write(slot, judgement, geometry)
+            self.ring.set_state(slot, State.JUDGED)
+
+    def _context(self, key: int, image: Pixels) -> tuple[SeriesGeometry, SeriesContext]:
+        """Return what is in force for a series; made at its first frame and at a late header."""
+        entry = self.series.entry_of(key)
+        version = 0 if entry is None else int(self.ring.series["start_version"][entry])
+        if (key, version) not in self._contexts:
+            start = unpack_start(header_path(self.runtime, key).read_bytes())
+            geometry = series_geometry(start, self.config.geometry, image)
+            context = self.pipeline.begin(geometry.geometry, geometry.valid)
+            known = {k: v for k, v in self._contexts.items() if self.series.entry_of(k[0])}
+            self._contexts = {**known, (key, version): (geometry, context)}
+        return self._contexts[key, version]
+
+    def _write(self, slot: int, judgement: Judgement, geometry: SeriesGeometry) -> None:
+        header, j = self.ring.slots[slot], judgement
+        header["outcome"] = OUTCOMES.index(Outcome.HIT if j.is_hit else Outcome.MISS)
+        for name in ("p_hit", "threshold", "p_any", "p_spots3", "background_photons_per_px"):
+            header[name] = getattr(j, name)
+        for name in ("photon_energy_eV", "photon_energy_sigma_eV", "clen_m", "clen_sigma_m"):
+            value = getattr(j, name)
+            header[name] = np.nan if value is None else value
+        stated = geometry.geometry
+        header["header_photon_energy_eV"] = stated.photon_energy_eV or np.nan
+        header["header_clen_m"] = stated.clen_m or np.nan
+        header["mismatch"] = mismatch(j, stated.photon_energy_eV, stated.clen_m)
+        header["model"], header["n_photons"] = self.pipeline.model_id.encode()[:64], j.n_photons
+        spots, n_peaks = j.peaks, min(len(j.peaks), MAX_PEAKS)
+        columns = (spots.fs, spots.ss, spots.intensity, spots.snr, spots.p)
+        for row, column in enumerate(columns):
+            self.ring.peaks[slot, row, :n_peaks] = column[:n_peaks]
+        header["n_peaks"] = n_peaks
+
+
+def mismatch(judgement: Judgement, photon_energy_eV: float | None, clen_m: float | None) -> int:
+    """Compare what the pixels say with what the header says: 1 they disagree, 0 not, -1 unknown.
+
+    One frame rarely can tell; it speaks up only where its own sigma is small enough.
+    """
+    pairs = (
+        (judgement.photon_energy_eV, judgement.photon_energy_sigma_eV, photon_energy_eV),
+        (judgement.clen_m, judgement.clen_sigma_m, clen_m),
+    )
+    told = [
+        abs(value - stated) > MISMATCH_SIGMA * sigma
+        for value, sigma, stated in pairs
+        if value is not None and sigma is not None and stated is not None
+    ]
+    return int(any(told)) if told else -1
+
+
+def run_worker(session: Session, role: int) -> None:
+    """Judge frames until all is stored, or the supervisor is gone."""
+    ring, bells = session.attach()
+    pulse = Pulse(ring, role)
+    device = session.devices[role - FIRST_WORKER_ROLE]
+    # The decoders and the other workers want the cores too; one thread is also the fastest here.
+    torch.set_num_threads(1)
+    if device != "cpu":
+        pin(ring)
+    worker = Worker(ring, bells, Path(session.runtime), session.config, role, device)
+    pulse.ready()
+    bells.ring("supervisor")
+    go_on = pulse.until(2)
+    while go_on():
+        worker.run_once(WAIT_S)
