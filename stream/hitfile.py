@@ -136,8 +136,8 @@ def _reshuffled(blob: Blob, size: int) -> bytes:
     block = block_bytes(blob) // blob.elem_size
     n_wide = blob.n_bytes // blob.elem_size
     image = bitshuffle.decompress_lz4(body, (n_wide,), wide, block).view(f"u{size}")
-    packed = bitshuffle.compress_lz4(np.ascontiguousarray(image), 0)
-    return struct.pack(">QI", blob.n_bytes, _DEFAULT_BLOCK_BYTES) + packed.tobytes()
+    packed: bytes = bitshuffle.compress_lz4(np.ascontiguousarray(image), 0).tobytes()
+    return struct.pack(">QI", blob.n_bytes, _DEFAULT_BLOCK_BYTES) + packed
 
 
 class HitFile:

@@ -31,7 +31,8 @@ _BLOCK_ROWS = 65536  # rows built at once for frames without a slot: 25 MB
 
 
 def _text(width: int) -> np.dtype[Any]:
-    return np.dtype(h5py.string_dtype("utf-8", width))
+    dtype: np.dtype[Any] = h5py.string_dtype("utf-8", width)
+    return dtype
 
 
 ROW = np.dtype(
@@ -67,7 +68,7 @@ ROW = np.dtype(
 )
 COLUMNS: tuple[str, ...] = ROW.names or ()
 _TAKE = attrgetter(*COLUMNS)
-_UNKNOWN = {"f": np.nan, "i": -1, "S": b""}
+_UNKNOWN: dict[str, float | int | bytes] = {"f": np.nan, "i": -1, "S": b""}
 
 
 def unknown_value(column: str) -> float | int | bytes:
@@ -218,10 +219,9 @@ class Ledger:
     def _note(self, rows: NDArray[np.void]) -> None:
         frames = rows["frame"]
         self._grow(frames)
-        for frame in frames.tolist():
-            self._seen[frame] = 1
-        for outcome, n in zip(*np.unique(rows["outcome"], return_counts=True), strict=True):
-            self.counts[outcome.decode()] += int(n)
+        np.frombuffer(self._seen, np.uint8)[frames] = 1
+        for outcome, n in Counter(rows["outcome"].tolist()).items():
+            self.counts[outcome.decode()] += n
         for i in np.flatnonzero(rows["row"] >= 0).tolist():
             self._places[int(frames[i])] = (rows["file"][i].decode(), int(rows["row"][i]))
 

@@ -137,8 +137,8 @@ def combined_mask(
         return header
     if header is None or header.shape != bad_pixels.shape:
         return bad_pixels.astype(np.uint32) * np.uint32(USER_MASK_BIT)
-    ours = bad_pixels & (header == 0)
-    return header | ours.astype(np.uint32) * np.uint32(USER_MASK_BIT)
+    ours = np.where(bad_pixels & (header == 0), USER_MASK_BIT, 0).astype(np.uint32)
+    return np.bitwise_or(header, ours)
 
 
 def link_images(path: Path, files: Sequence[ImageFile]) -> None:

@@ -38,7 +38,8 @@ class WriterLock:
         Raises:
             StoreError: another living process writes it.
         """
-        self._fd = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._path = folder / LOCK_NAME
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -52,7 +53,7 @@ class WriterLock:
     def release(self) -> None:
         """Give the folder up and take the lock file away."""
         if self._fd >= 0:
-            os.ftruncate(self._fd, 0)
+            self._path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
 
@@ -168,17 +169,31 @@ def align_rows(path: Path) -> int:
 
     A row is whole when every dataset has it and its frame number was written.
     """
-    with h5py.File(path, "r+", libver=LIBVER) as file:
+    with h5py.File(path, "r") as file:
         counts = row_counts(file)
         n_rows = min(counts.values())
-        frames = file["entry/hitfinder/frame"][:n_rows]
-        unwritten = np.flatnonzero(frames < 0)
-        if len(unwritten):
-            n_rows = int(unwritten[0])
-        for name, n in counts.items():
-            if n != n_rows:
-                file[name].resize(n_rows, axis=0)
+        unwritten = np.flatnonzero(file["entry/hitfinder/frame"][:n_rows] < 0)
+    if len(unwritten):
+        n_rows = int(unwritten[0])
+    _cut(path, [name for name, n in counts.items() if n != n_rows], n_rows)
     return n_rows
+
+
+def align_ledger(path: Path) -> int:
+    """Cut a dead writer's ledger to the rows that were written; return how many it keeps."""
+    with h5py.File(path, "r") as file:
+        outcomes = file["ledger"].fields("outcome")[:]
+    unwritten = np.flatnonzero(outcomes == b"")
+    n_rows = int(unwritten[0]) if len(unwritten) else len(outcomes)
+    _cut(path, ["/ledger"] if len(unwritten) else [], n_rows)
+    return n_rows
+
+
+def _cut(path: Path, datasets: list[str], n_rows: int) -> None:
+    if datasets:
+        with h5py.File(path, "r+", libver=LIBVER) as file:
+            for name in datasets:
+                file[name].resize(n_rows, axis=0)
 
 
 def recover_files(folder: Path) -> list[str]:
@@ -196,8 +211,6 @@ def recover_files(folder: Path) -> list[str]:
     for path in sorted(folder.glob("*.h5")):
         if path.name == "master.h5" or not clear_flags(path):
             continue
-        if path.name == "ledger.h5":
-            done.append(f"{path.name}: cleared the flag of its killed writer")
-        else:
-            done.append(f"{path.name}: cleared the flag, {align_rows(path)} whole rows")
+        n_rows = align_ledger(path) if path.name == "ledger.h5" else align_rows(path)
+        done.append(f"{path.name}: cleared its killed writer's flag, {n_rows} whole rows")
     return done

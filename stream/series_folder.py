@@ -44,6 +44,8 @@ from hitfinder.stream.summary import (
     write_summary,
 )
 
+__all__ = ["JudgedFrame", "SeriesFolder", "Unjudged", "new_folder"]
+
 _KINDS = {Outcome.HIT: "hits", Outcome.MISS: "misses"}
 
 
@@ -176,26 +178,14 @@ class SeriesFolder:
         self._layout: tuple[tuple[int, int], str] | None = None
         self._summary: SeriesSummary | None = None
         with disk_errors(folder or out):
-            if folder is None:
-                folder = new_folder(out, start)
-            folder.mkdir(parents=True, exist_ok=True)
-            self.folder = folder
-            self._lock = WriterLock(folder)
-            self.recovered = tuple(recover_files(folder))
-            self._ledger = self._open_ledger(frames_per_file)
-            attributes = {
-                "series": start.series,
-                "series_uid": start.series_uid,
-                "miss_sample_fraction": miss_sample_fraction,
-                **self._provenance,
-            }
-            self._files = {
-                outcome: RollingFiles(folder, kind, frames_per_file, attributes)
-                for outcome, kind in _KINDS.items()
-            }
-            self._adopt_rows()
-            self._describe(start.shape, start.dtype)
-            self._publish()
+            self.folder = folder or new_folder(out, start)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = WriterLock(self.folder)
+            try:
+                self._begin(frames_per_file)
+            except BaseException:
+                self._lock.release()
+                raise
 
     @classmethod
     def resume(cls, folder: Path) -> SeriesFolder:
@@ -207,7 +197,7 @@ class SeriesFolder:
         lock = WriterLock(folder)
         try:
             with disk_errors(folder):
-                recover_files(folder)
+                recovered = recover_files(folder)
                 if not (folder / "ledger.h5").exists():
                     raise StoreError(f"{folder.name}: no ledger.h5, so no frame was ever written")
                 ledger = Ledger.reopen(folder / "ledger.h5")
@@ -215,7 +205,7 @@ class SeriesFolder:
                 ledger.close()
         finally:
             lock.release()
-        return cls(
+        series = cls(
             folder.parent,
             unpack_start(said["start"].tobytes()),
             json.loads(said["provenance"]),
@@ -224,6 +214,13 @@ class SeriesFolder:
             geometry=RunGeometry.from_json(said["geometry"]),
             folder=folder,
         )
+        series.recovered = (*recovered, *series.recovered)
+        return series
+
+    @property
+    def start(self) -> SeriesStart:
+        """The header of the series."""
+        return self._start
 
     def write(self, frames: Sequence[JudgedFrame]) -> list[tuple[str | None, int | None]]:
         """Store judged frames; they survive this process when this returns.
@@ -278,6 +275,24 @@ class SeriesFolder:
         self._lock.release()
         return summary
 
+    def _begin(self, frames_per_file: int) -> None:
+        """Make the folder's files, or take over what a killed process left of them."""
+        self.recovered = tuple(recover_files(self.folder))
+        self._ledger = self._open_ledger(frames_per_file)
+        attributes = {
+            "series": self._start.series,
+            "series_uid": self._start.series_uid,
+            "miss_sample_fraction": self._fraction,
+            **self._provenance,
+        }
+        self._files = {
+            outcome: RollingFiles(self.folder, kind, frames_per_file, attributes)
+            for outcome, kind in _KINDS.items()
+        }
+        self._adopt_rows()
+        self._describe(self._start.shape, self._start.dtype)
+        self._publish()
+
     def _open_ledger(self, frames_per_file: int) -> Ledger:
         path = self.folder / "ledger.h5"
         if path.exists():
@@ -328,25 +343,31 @@ class SeriesFolder:
         return outcome is Outcome.HIT or is_sampled(record.series, record.frame, self._fraction)
 
     def _describe(self, shape: tuple[int, int] | None, dtype: str | None) -> None:
-        """Write master and geometry, anew if the images are not what they said."""
-        master = self.folder / "master.h5"
-        is_new = shape is not None and dtype is not None and self._layout != (shape, dtype)
-        if shape is not None and dtype is not None:
-            if (
-                self._layout is None
-                and master.exists()
-                and (self.folder / "detector.geom").exists()
-            ):
-                self._layout = (shape, dtype)  # a killed process wrote them, with its mask
-                return
-            self._layout = (shape, dtype)
-        if not is_new and master.exists():
+        """Write master and geometry, anew if the images are not what they say."""
+        if shape is None or dtype is None:
+            if not (self.folder / "master.h5").exists():
+                self._write_master(None, None)
             return
+        if self._layout == (shape, dtype):
+            return
+        # Those of a killed predecessor stand: it may have known a mask that we do not.
+        stands = self._layout is None and (self.folder / "detector.geom").exists()
+        self._layout = (shape, dtype)
+        if stands:
+            return
+        mask_file = "master.h5" if self._write_master(shape, dtype) else None
+        saturation = self._start.saturation_value
+        write_geom(
+            self.folder / "detector.geom", self._geometry, shape, dtype, saturation, mask_file
+        )
+
+    def _write_master(self, shape: tuple[int, int] | None, dtype: str | None) -> bool:
+        """Write a master without images; return whether it has a pixel mask."""
         mask = combined_mask(self._start.pixel_mask, self._bad_pixels)
         if mask is not None and mask.shape != shape:
             mask = None
         write_master(
-            master,
+            self.folder / "master.h5",
             self._start,
             self._geometry,
             self._provenance,
@@ -354,15 +375,7 @@ class SeriesFolder:
             dtype=dtype,
             pixel_mask=mask,
         )
-        if shape is not None and dtype is not None:
-            write_geom(
-                self.folder / "detector.geom",
-                self._geometry,
-                shape,
-                dtype,
-                self._start.saturation_value,
-                None if mask is None else master.name,
-            )
+        return mask is not None
 
     def _publish(self) -> None:
         """Refresh what names the files, so that a killed run is still of use."""

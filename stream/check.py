@@ -1,0 +1,253 @@
+"""Does a run add up? `hitfinder-stream check RUN` reconciles what is on disk.
+
+One rule: each check is a small generator of sentences, one per thing that is wrong; silence is
+success. With `repair` the files of killed writers are made readable and the master, lists and
+summary they lack are written first; a folder whose writer lives is never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hitfinder.stream.errors import StoreError
+from hitfinder.stream.hitfile import MAX_PEAKS, read_columns
+from hitfinder.stream.ledger import Unjudged, outcome_counts, read_ledger
+from hitfinder.stream.lists import read_list
+from hitfinder.stream.messages import MAX_FRAMES
+from hitfinder.stream.recovery import is_being_written, is_flagged, row_counts
+from hitfinder.stream.results import OUTCOMES, Outcome
+from hitfinder.stream.series_folder import SeriesFolder
+from hitfinder.stream.summary import read_summary
+
+_SHOWN = 5  # frames or rows named in one sentence
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What `check_run` found.
+
+    Attributes:
+        folders: the series looked at, by name.
+        repairs: what was mended, one sentence each.
+        problems: what is wrong now, one sentence each; empty if the run adds up.
+    """
+
+    folders: tuple[str, ...]
+    repairs: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Return whether nothing is wrong."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        """Return one line per repair and problem, and a verdict."""
+        lines = [
+            *(f"repaired: {r}" for r in self.repairs),
+            *(f"wrong: {p}" for p in self.problems),
+        ]
+        verdict = "adds up" if self.ok else f"{len(self.problems)} problems"
+        return "\n".join([*lines, f"{len(self.folders)} series checked: {verdict}"])
+
+
+def check_run(path: Path, repair: bool = False) -> CheckReport:
+    """Check a series folder, or every `series_*` in a folder of runs.
+
+    Args:
+        path: a series folder or the folder given as `--out`.
+        repair: mend what killed writers left, before checking.
+    """
+    folders = [path] if (path / "ledger.h5").exists() else sorted(path.glob("series_*"))
+    folders = [f for f in folders if f.is_dir()]
+    repairs: list[str] = []
+    problems = [] if folders else [f"{path.name}: no series folder in it"]
+    for folder in folders:
+        try:
+            if repair:
+                repairs += [f"{folder.name}/{done}" for done in repair_folder(folder)]
+            problems += [f"{folder.name}/{problem}" for problem in check_series(folder)]
+        except StoreError as error:
+            problems.append(str(error))
+    return CheckReport(tuple(f.name for f in folders), tuple(repairs), tuple(problems))
+
+
+def repair_folder(folder: Path) -> list[str]:
+    """Finish what a killed writer began; return what was done, nothing if nothing was amiss.
+
+    Frames announced and without a verdict become `missing`: nobody is left to judge them.
+
+    Raises:
+        StoreError: a living process writes the folder, or it holds nothing to carry on from.
+    """
+    flagged = [f for f in sorted(folder.glob("*.h5")) if is_flagged(f)]
+    if (folder / "summary.json").exists() and not flagged and not list(folder.glob("*.part")):
+        return []
+    series = SeriesFolder.resume(folder)
+    n_announced = min(series.start.n_frames or 0, MAX_FRAMES)
+    reason = "no verdict when the writer was killed"
+    series.close(
+        {},
+        [Unjudged(np.arange(n_announced), Outcome.MISSING, reason)],
+        "its writer was killed; finished by a repair",
+    )
+    return [*series.recovered, "master.h5, lists, summary.json: written from what was stored"]
+
+
+def check_series(folder: Path) -> Iterator[str]:
+    """Yield a sentence for everything that is wrong with one series folder."""
+    if is_being_written(folder):
+        yield "still being written; check again when the series has ended"
+        return
+    unreadable = list(_check_readable(folder))
+    yield from unreadable
+    if unreadable:
+        return
+    rows = read_ledger(folder / "ledger.h5")
+    yield from _check_ledger(folder, rows)
+    for path in image_files(folder):
+        yield from _check_rows(path)
+    yield from _check_places(folder, rows)
+    yield from _check_lists(folder)
+    yield from _check_master(folder)
+    yield from _check_summary(folder, rows)
+
+
+def image_files(folder: Path, kind: str = "*") -> list[Path]:
+    """Return the `hits` files, the `misses` files or, by default, both."""
+    kinds = ("hits", "misses") if kind == "*" else (kind,)
+    return [p for k in kinds for p in sorted(folder.glob(f"{k}_*.h5"))]
+
+
+def _check_readable(folder: Path) -> Iterator[str]:
+    for part in sorted(folder.glob("*.part")):
+        yield f"{part.name}: never finished; run check --repair"
+    for name in ("ledger.h5", "master.h5"):
+        if not (folder / name).exists():
+            yield f"{name}: not there; run check --repair"
+    for path in sorted(folder.glob("*.h5")):
+        if is_flagged(path):
+            yield f"{path.name}: its writer was killed; run check --repair"
+            continue
+        try:
+            h5py.File(path, "r").close()
+        except OSError as error:
+            yield f"{path.name}: not readable ({error})"
+
+
+def _named(numbers: NDArray[np.int64]) -> str:
+    shown = ", ".join(str(n) for n in numbers[:_SHOWN].tolist())
+    return shown + (f" ... ({len(numbers)} in all)" if len(numbers) > _SHOWN else "")
+
+
+def _check_ledger(folder: Path, rows: NDArray[np.void]) -> Iterator[str]:
+    """Every announced frame has exactly one row, with one of the six outcomes."""
+    with h5py.File(folder / "ledger.h5", "r") as file:
+        n_announced = int(file["ledger"].attrs["n_announced"])
+    frames, n_times = np.unique(rows["frame"], return_counts=True)
+    if (n_times > 1).any():
+        yield f"ledger.h5: more than one row for frames {_named(frames[n_times > 1])}"
+    if n_announced >= 0:
+        without = np.setdiff1d(np.arange(min(n_announced, MAX_FRAMES)), frames)
+        if len(without):
+            yield f"ledger.h5: no row for announced frames {_named(without)}"
+    known = np.isin(rows["outcome"], [o.value.encode() for o in OUTCOMES])
+    if not known.all():
+        yield f"ledger.h5: no known outcome for frames {_named(rows['frame'][~known])}"
+    hits = rows["outcome"] == Outcome.HIT.value.encode()
+    lost = rows["frame"][hits & (rows["row"] < 0)]
+    if len(lost):
+        yield f"ledger.h5: hits without a stored image: frames {_named(lost)}"
+
+
+def _check_rows(path: Path) -> Iterator[str]:
+    """Images, peaks and columns of a file are row-aligned, every row has its image."""
+    with h5py.File(path, "r") as file:
+        counts = row_counts(file)
+        n_rows = counts["/entry/data/data"]
+        for name, n in counts.items():
+            if n != n_rows:
+                yield f"{path.name}: {name} has {n} rows, the images {n_rows}"
+        n_chunks = file["entry/data/data"].id.get_num_chunks()
+        if n_chunks != n_rows:
+            yield f"{path.name}: {n_rows} rows, but {n_chunks} images"
+        n_peaks = file["entry/result/nPeaks"][:]
+        if ((n_peaks < 0) | (n_peaks > MAX_PEAKS)).any():
+            yield f"{path.name}: nPeaks outside 0 to {MAX_PEAKS}"
+
+
+def _check_places(folder: Path, rows: NDArray[np.void]) -> Iterator[str]:
+    """The ledger and the files agree on which frame lies where."""
+    stored = rows[rows["row"] >= 0]
+    said = {(r["file"].decode(), int(r["row"])): int(r["frame"]) for r in stored}
+    for path in image_files(folder):
+        for i, frame in enumerate(read_columns(path)["frame"].tolist()):
+            claimed = said.pop((path.name, i), None)
+            if claimed is None:
+                yield f"{path.name}: row {i} (frame {frame}) has no ledger row"
+            elif claimed != frame:
+                yield f"{path.name}: row {i} is frame {frame}, the ledger says {claimed}"
+    for (name, row), frame in said.items():
+        yield f"ledger.h5: frame {frame} is said to lie in {name} row {row}, which is not there"
+
+
+def _check_lists(folder: Path) -> Iterator[str]:
+    """The lists name every row of the files, in order, and nothing else."""
+    for kind in ("hits", "misses"):
+        path = folder / f"{kind}.lst"
+        if not path.exists():
+            yield f"{path.name}: not there; run check --repair"
+            continue
+        wanted = [(p.name, i) for p in image_files(folder, kind) for i in range(_n_rows(p))]
+        try:
+            found = read_list(path)
+        except ValueError as error:
+            yield f"{path.name}: not a list of `file //row` ({error})"
+            continue
+        if found != wanted:
+            yield f"{path.name}: {len(found)} lines do not match the files' {len(wanted)} rows"
+
+
+def _n_rows(path: Path) -> int:
+    with h5py.File(path, "r") as file:
+        return int(file["entry/data/data"].shape[0])
+
+
+def _check_master(folder: Path) -> Iterator[str]:
+    """The master names every hit file that exists and none that does not."""
+    with h5py.File(folder / "master.h5", "r") as file:
+        data = file["entry/data"]
+        links = [data.get(name, getlink=True) for name in data]
+        linked = [link.filename for link in links if isinstance(link, h5py.ExternalLink)]
+        n_stacked = data["data"].shape[0] if "data" in data else 0
+    there = [p.name for p in image_files(folder, "hits")]
+    for name in sorted(set(linked) - set(there)):
+        yield f"master.h5: names {name}, which is not there"
+    for name in sorted(set(there) - set(linked)):
+        yield f"master.h5: does not name {name}"
+    n_images = sum(_n_rows(folder / name) for name in there)
+    if n_stacked > n_images:
+        yield f"master.h5: shows {n_stacked} images, the files hold {n_images}"
+
+
+def _check_summary(folder: Path, rows: NDArray[np.void]) -> Iterator[str]:
+    """The summary's counts are the ledger's."""
+    path = folder / "summary.json"
+    if not path.exists():
+        yield "summary.json: not there, the series never ended; run check --repair"
+        return
+    summary = read_summary(path)
+    counts = outcome_counts(rows)
+    for outcome, n in counts.items():
+        if summary.counts.get(outcome) != n:
+            said = summary.counts.get(outcome)
+            yield f"summary.json: {said} frames {outcome}, the ledger has {n}"
+    files = {f.name: f.n_rows for f in summary.files}
+    if files != {p.name: _n_rows(p) for p in image_files(folder)}:
+        yield "summary.json: its files and rows are not those of the folder"
