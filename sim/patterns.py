@@ -23,6 +23,8 @@ from hitfinder.sim.physics import Detector, SimulationError, data_sets
 LINK_PHOTONS = 0.05
 # Spots fainter than this are not worth naming: a shot shows none of them.
 FAINT_PHOTONS = 0.1
+# Less than this in a pixel is rounding of a spot's far wing.
+NOTHING_PHOTONS = 1e-7
 # A blurred pixel reaches this many sigma; 0.01 % of a Gaussian lies outside and is scaled back.
 REACH_SIGMA = 4.0
 
@@ -107,15 +109,18 @@ def gather(
     spots: Spots,
 ) -> Pattern:
     """Build a pattern from pixels in any order, repeated or off the array (those are left out)."""
-    inside = (ss >= 0) & (ss < shape[0]) & (fs >= 0) & (fs < shape[1]) & (photons > 0)
-    flat = ss[inside].astype(np.int64) * shape[1] + fs[inside]
-    image = np.zeros(shape[0] * shape[1], np.float32)
-    np.add.at(image, flat, photons[inside].astype(np.float32))
-    index = np.flatnonzero(image).astype(np.int32)
+    on_ss, on_fs = (ss >= 0) & (ss < shape[0]), (fs >= 0) & (fs < shape[1])
+    inside = on_ss & on_fs & (photons > NOTHING_PHOTONS)
+    flat = ss[inside].astype(np.int32) * np.int32(shape[1]) + fs[inside].astype(np.int32)
+    order = np.argsort(flat)
+    flat, weight = flat[order], photons[inside][order].astype(np.float64)
+    begins = np.flatnonzero(np.diff(flat, prepend=-1))
+    index = flat[begins]
+    summed = np.add.reduceat(weight, begins) if len(begins) else weight
     on_array = (np.abs(spots.ss - (shape[0] - 1) / 2) <= shape[0] / 2) & (
         np.abs(spots.fs - (shape[1] - 1) / 2) <= shape[1] / 2
     )
-    return Pattern(shape, index, image[index], spots[on_array])
+    return Pattern(shape, index, summed.astype(np.float32), spots[on_array])
 
 
 def find_spots(
