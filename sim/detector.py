@@ -11,8 +11,10 @@ import math
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +31,14 @@ PLANCK_TIMES_C_eV_A = 12398.419843320026
 MODULE_SHAPE = (512, 1028)
 MODULE_PITCH = (550, 1040)
 AXES = ("chi", "kappa", "omega", "phi", "two_theta")
+INERT: Mapping[str, str | bool] = MappingProxyType(
+    {
+        "auto_summation": True,
+        "counting_mode": "normal",
+        "element": "",
+        "roi_mode": "disabled",
+    }
+)
 GAP_BIT = 1  # pixel_mask bit 0: no sensor
 _ULID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -49,6 +59,7 @@ class DetectorConfig:
         header_appendix: text added to a V1 header, if not empty; V2 sends it as `user_data`.
         image_appendix: the same for images.
         goniometer: axis name -> (start, increment), degrees.
+        inert: SIMPLON settings that a client may make and that change nothing here.
     """
 
     shape: tuple[int, int] = (2162, 2068)
@@ -87,6 +98,7 @@ class DetectorConfig:
     goniometer: Mapping[str, tuple[float, float]] = field(
         default_factory=lambda: dict.fromkeys(AXES, (0.0, 0.0))
     )
+    inert: Mapping[str, str | bool] = field(default_factory=lambda: dict(INERT))
 
     @property
     def bit_depth(self) -> int:
@@ -117,10 +129,7 @@ class DetectorConfig:
         """Return the pixel mask sent in headers: uint32 (ss, fs), bits of note section 7."""
         if self.pixel_mask is not None:
             return np.ascontiguousarray(self.pixel_mask, np.uint32)
-        rows, columns = (np.arange(n) for n in self.shape)
-        gap_row = rows % MODULE_PITCH[0] >= MODULE_SHAPE[0]
-        gap_column = columns % MODULE_PITCH[1] >= MODULE_SHAPE[1]
-        return np.where(gap_row[:, None] | gap_column, GAP_BIT, 0).astype(np.uint32)
+        return gap_mask(self.shape)
 
     def flat(self) -> NDArray[np.float32]:
         """Return the flatfield sent in headers: float32 (ss, fs)."""
@@ -134,6 +143,17 @@ class DetectorConfig:
         return x * self.pixel_size_m, y * self.pixel_size_m, -self.clen_m
 
 
+@lru_cache(maxsize=1)
+def gap_mask(shape: tuple[int, int]) -> NDArray[np.uint32]:
+    """Return the mask of an EIGER2's module gaps, read-only uint32 (ss, fs)."""
+    rows, columns = (np.arange(n) for n in shape)
+    gap_row = rows % MODULE_PITCH[0] >= MODULE_SHAPE[0]
+    gap_column = columns % MODULE_PITCH[1] >= MODULE_SHAPE[1]
+    mask = np.where(gap_row[:, None] | gap_column, GAP_BIT, 0).astype(np.uint32)
+    mask.flags.writeable = False
+    return mask
+
+
 def simplon_values(config: DetectorConfig) -> dict[str, Any]:
     """Return SIMPLON config name -> plain value: V1 header part 2, and what REST answers."""
     rows, columns = config.shape
@@ -142,47 +162,57 @@ def simplon_values(config: DetectorConfig) -> dict[str, Any]:
         for axis, pair in config.goniometer.items()
         for word, value in zip(("start", "increment"), pair, strict=True)
     }
-    return axes | {
-        "auto_summation": True,
-        "beam_center_x": config.beam_center_px[0],
-        "beam_center_y": config.beam_center_px[1],
-        "bit_depth_image": config.bit_depth,
-        "bit_depth_readout": min(config.bit_depth, 16),
-        "compression": config.compression,
-        "count_time": config.count_time_s,
-        "counting_mode": "normal",
-        "countrate_correction_applied": config.countrate_correction_applied,
-        "countrate_correction_count_cutoff": config.saturation_value,
-        "data_collection_date": config.data_collection_date,
-        "description": config.description,
-        "detector_distance": config.clen_m,
-        "detector_number": config.serial_number,
-        "detector_readout_time": config.readout_time_s,
-        "detector_translation": list(config.translation_m()),
-        "eiger_fw_version": "release-2022.1.2",
-        "element": "",
-        "flatfield_correction_applied": config.flatfield_applied,
-        "frame_time": config.frame_time_s,
-        "incident_energy": config.photon_energy_eV,
-        "mask_to_zero": config.mask_to_zero,
-        "nimages": config.n_images,
-        "ntrigger": config.n_trigger,
-        "number_of_excluded_pixels": int(np.count_nonzero(config.mask())),
-        "photon_energy": config.photon_energy_eV,
-        "pixel_mask_applied": config.pixel_mask_applied,
-        "roi_mode": "disabled",
-        "sensor_material": config.sensor_material,
-        "sensor_thickness": config.sensor_thickness_m,
-        "software_version": config.software_version,
-        "threshold_energy": config.threshold_energy_eV[0],
-        "trigger_mode": config.trigger_mode,
-        "virtual_pixel_correction_applied": config.virtual_pixel_correction_applied,
-        "wavelength": config.wavelength_A,
-        "x_pixel_size": config.pixel_size_m,
-        "x_pixels_in_detector": columns,
-        "y_pixel_size": config.pixel_size_m,
-        "y_pixels_in_detector": rows,
-    }
+    return (
+        axes
+        | dict(config.inert)
+        | {
+            "beam_center_x": config.beam_center_px[0],
+            "beam_center_y": config.beam_center_px[1],
+            "bit_depth_image": config.bit_depth,
+            "bit_depth_readout": min(config.bit_depth, 16),
+            "compression": config.compression,
+            "count_time": config.count_time_s,
+            "countrate_correction_applied": config.countrate_correction_applied,
+            "countrate_correction_count_cutoff": config.saturation_value,
+            "data_collection_date": config.data_collection_date,
+            "description": config.description,
+            "detector_distance": config.clen_m,
+            "detector_number": config.serial_number,
+            "detector_readout_time": config.readout_time_s,
+            "detector_translation": list(config.translation_m()),
+            "eiger_fw_version": "release-2022.1.2",
+            "flatfield_correction_applied": config.flatfield_applied,
+            "frame_time": config.frame_time_s,
+            "incident_energy": config.photon_energy_eV,
+            "mask_to_zero": config.mask_to_zero,
+            "nimages": config.n_images,
+            "ntrigger": config.n_trigger,
+            "number_of_excluded_pixels": int(np.count_nonzero(config.mask())),
+            "photon_energy": config.photon_energy_eV,
+            "pixel_mask_applied": config.pixel_mask_applied,
+            "sensor_material": config.sensor_material,
+            "sensor_thickness": config.sensor_thickness_m,
+            "software_version": config.software_version,
+            "threshold_energy": config.threshold_energy_eV[0],
+            "trigger_mode": config.trigger_mode,
+            "virtual_pixel_correction_applied": config.virtual_pixel_correction_applied,
+            "wavelength": config.wavelength_A,
+            "x_pixel_size": config.pixel_size_m,
+            "x_pixels_in_detector": columns,
+            "y_pixel_size": config.pixel_size_m,
+            "y_pixels_in_detector": rows,
+        }
+    )
+
+
+def with_changes(config: DetectorConfig, changes: Mapping[str, Any]) -> DetectorConfig:
+    """Return the config with changed fields, coupled times put right.
+
+    A count time longer than the frame time pushes the frame time up [RN].
+    """
+    config = replace(config, **changes)
+    frame_time_s = max(config.frame_time_s, config.count_time_s + config.readout_time_s)
+    return replace(config, frame_time_s=frame_time_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +241,16 @@ class ExposureTimes:
     real_ns: int
 
 
-def exposure_times(config: DetectorConfig, frame: int) -> ExposureTimes:
-    """Return the nominal times of frame number `frame`: back to back at the frame time."""
+def exposure_times(
+    config: DetectorConfig, frame: int, count_time_s: float | None = None
+) -> ExposureTimes:
+    """Return the nominal times of frame number `frame`: back to back at the frame time.
+
+    Args:
+        count_time_s: the trigger's own exposure time (`inte`), None for the configured one.
+    """
     start_ns = round(frame * config.frame_time_s * 1e9)
-    real_ns = round(config.count_time_s * 1e9)
+    real_ns = round((config.count_time_s if count_time_s is None else count_time_s) * 1e9)
     return ExposureTimes(start_ns, start_ns + real_ns, real_ns)
 
 

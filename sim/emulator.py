@@ -9,9 +9,11 @@ commands may come from several threads: one lock orders them, one event interrup
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -25,12 +27,12 @@ from numpy.typing import NDArray
 from hitfinder import HitfinderError
 from hitfinder.sim import stream_v1, stream_v2
 from hitfinder.sim.detector import (
-    TRIGGER_MODES,
     DetectorConfig,
     Protocol,
     Series,
     exposure_times,
     new_uid,
+    with_changes,
 )
 from hitfinder.sim.encoding import EncodedImage, Encoder
 from hitfinder.sim.faults import FaultInjector, WireMessage
@@ -68,7 +70,8 @@ class EmulatorOptions:
         protocol: wire format; SIMPLON's `format` config can change it later.
         rate_Hz: images a second on an absolute schedule, None for as fast as they are taken.
         send_hwm: messages queued for each connected client.
-        send_timeout_s: how long a message waits to be taken before it is dropped.
+        send_timeout_s: how long a message waits to be taken before it is lost. After one was
+            lost the next do not wait until somebody takes messages again.
         wait_for_client_s: how long arm waits for somebody to connect, 0 to not care.
         linger_s: how long `close` waits for queued messages to leave.
     """
@@ -93,6 +96,7 @@ class Emulator:
 
     Attributes:
         n_sent: messages handed to ZMQ since power-up.
+        n_lost: messages nobody took since power-up.
         dropped: images nobody took since the last arm (SIMPLON `stream/status/dropped`).
         enabled: False silences the stream (SIMPLON `stream/config/mode`).
         latest: the last image produced, (series, frame, images), for the monitor.
@@ -112,6 +116,7 @@ class Emulator:
         self.protocol: Protocol = self.options.protocol
         self.enabled = True
         self.n_sent = 0
+        self.n_lost = 0
         self.dropped = 0
         self.latest: tuple[int, int, tuple[EncodedImage, ...]] | None = None
         self._frame_source = frame_source
@@ -120,6 +125,7 @@ class Emulator:
         self._state = State.NA
         self._series = Series(0, "", datetime.now(UTC), datetime.now(UTC))
         self._next_frame = 0
+        self._is_taken = True
         self._commands = threading.RLock()
         self._stop = threading.Event()
         self._external: threading.Thread | None = None
@@ -163,6 +169,11 @@ class Emulator:
         return self._series
 
     @property
+    def n_produced(self) -> int:
+        """Images produced in the present series."""
+        return self._next_frame
+
+    @property
     def encoder(self) -> Encoder:
         """How images are packed at the present settings."""
         c = self.config
@@ -172,22 +183,23 @@ class Emulator:
         """Change fields of the config, as a client does between series.
 
         Raises:
-            EmulatorError: while armed, or a value that no detector takes.
+            EmulatorError: while armed.
         """
-        with self._commands:
-            self._need("configure", State.NA, State.IDLE)
-            config = replace(self.config, **changes)
-            if config.trigger_mode not in TRIGGER_MODES:
-                raise EmulatorError(
-                    f"trigger mode {config.trigger_mode!r}; one of {TRIGGER_MODES}"
-                )
-            # A longer count time pushes the frame time up [RN].
-            frame_time_s = max(config.frame_time_s, config.count_time_s + config.readout_time_s)
-            self.config = replace(config, frame_time_s=frame_time_s)
+        with self._command("configure", State.NA, State.IDLE):
+            self.config = with_changes(self.config, changes)
+
+    def select_protocol(self, protocol: Protocol) -> None:
+        """Change the wire format between series; the bound address stays.
+
+        Raises:
+            EmulatorError: while armed.
+        """
+        with self._command("change the stream format", State.NA, State.IDLE):
+            self.protocol = protocol
 
     def initialize(self) -> None:
         """Reset: a running series is ended, series ids restart at 1."""
-        self._interrupt()
+        self.interrupt()
         with self._commands:
             self._end_series()
             self._series = replace(self._series, number=0)
@@ -199,12 +211,12 @@ class Emulator:
         Raises:
             EmulatorError: not initialized or already armed; no client where one is awaited.
         """
-        with self._commands:
-            self._need("arm", State.IDLE)
+        with self._command("arm", State.IDLE):
             self._wait_for_client()
             self._stop.clear()
             self._next_frame = 0
             self.dropped = 0
+            self._is_taken = True
             now = datetime.now(UTC)
             self._series = series = Series(self._series.number + 1, new_uid(), now, now)
             self._state = State.READY
@@ -216,21 +228,23 @@ class Emulator:
             self._external.start()
         return series.number
 
-    def trigger(self) -> int:
+    def trigger(self, count_time_s: float | None = None) -> int:
         """Expose one trigger's images and return how many were produced; blocks until done.
 
         The detector disarms itself after the last trigger's last image.
 
+        Args:
+            count_time_s: exposure time of this trigger (`inte`), None for the configured one.
+
         Raises:
             EmulatorError: not armed.
         """
-        with self._commands:
-            self._need("trigger", State.READY)
+        with self._command("trigger", State.READY):
             if self._next_frame == 0:
                 self._series = replace(self._series, start_date=datetime.now(UTC))
             self._state = State.ACQUIRE
             try:
-                n_frames = self._expose(self._series, self.config.images_per_trigger)
+                n_frames = self._expose(self._series, count_time_s)
             finally:
                 self._state = State.READY
             if self._next_frame >= self.config.n_frames:
@@ -244,13 +258,17 @@ class Emulator:
 
     def cancel(self) -> int:
         """Stop after the current image, then end the series; return its number."""
-        self._interrupt()
+        self.interrupt()
         with self._commands:
             return self._end_series()
 
     def abort(self) -> int:
         """Stop at once, then end the series; return its number."""
         return self.cancel()
+
+    def interrupt(self) -> None:
+        """Make a running trigger or a waiting arm return early; safe in a signal handler."""
+        self._stop.set()
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait for externally triggered images to be done; return whether they are."""
@@ -263,14 +281,18 @@ class Emulator:
         """Silence the stream: images of a running series stop, no end is sent [S18]."""
         self.enabled = False
 
-    def close(self) -> None:
-        """Switch the power off: no end message; queued messages get `linger_s` to leave."""
-        self._interrupt()
+    def close(self, linger_s: float | None = None) -> None:
+        """Switch the power off: no end message.
+
+        Args:
+            linger_s: how long queued messages get to leave, None for the option's value.
+        """
+        self.interrupt()
         if self._external is not None:
             self._external.join()
         with self._commands:
             self._state = State.NA
-            self._socket.close()
+            self._socket.close(None if linger_s is None else round(linger_s * 1000))
         self._context.term()
 
     def _run_external(self) -> None:
@@ -281,20 +303,20 @@ class Emulator:
                     return
                 self.trigger()
 
-    def _expose(self, series: Series, n_frames: int) -> int:
+    def _expose(self, series: Series, count_time_s: float | None) -> int:
         """Produce and send images on an absolute schedule; stop between images when told."""
         produce = stream_v1.image if self.protocol == "v1" else stream_v2.image
         encoder, rate_Hz = self.encoder, self.options.rate_Hz
-        begin_s = time.monotonic()
+        n_frames, begin_s = self.config.images_per_trigger, _now()
         for k in range(n_frames):
             content, truth = self._frame_source(series.number, self._next_frame)
-            images = _encode_all(content, encoder)
+            images = _encode_all(content, encoder, len(self.config.channels))
             if rate_Hz is not None and self._stop.wait(max(0, begin_s + k / rate_Hz - _now())):
                 return k
             if self._stop.is_set():
                 return k
             frame = self._next_frame
-            times = exposure_times(self.config, frame)
+            times = exposure_times(self.config, frame, count_time_s)
             parts = produce(self.config, series, frame, images, times)
             self.latest = (series.number, frame, images)
             if self._on_frame is not None:
@@ -318,16 +340,17 @@ class Emulator:
             return
         messages = [message] if self._faults is None else self._faults.feed(message)
         for m in messages:
-            if self._deliver(m):
-                self.n_sent += 1
-            elif m.kind == "image":
+            self._is_taken = self._deliver(m)
+            self.n_sent += self._is_taken
+            self.n_lost += not self._is_taken
+            if not self._is_taken and m.kind == "image":
                 self.dropped += 1
-            else:
+            elif not self._is_taken:
                 logger.warning("series=%d: nobody took the %s message", m.series, m.kind)
 
     def _deliver(self, message: WireMessage) -> bool:
         """Hand one message to ZMQ; False when nobody took it in time or an image was aborted."""
-        deadline_s = _now() + self.options.send_timeout_s
+        deadline_s = _now() + (self.options.send_timeout_s if self._is_taken else 0)
         while True:
             try:
                 self._socket.send_multipart(message.parts, zmq.NOBLOCK, copy=False)
@@ -336,7 +359,7 @@ class Emulator:
                 left_s = deadline_s - _now()
                 if left_s <= 0 or (message.kind == "image" and self._stop.is_set()):
                     return False
-                self._socket.poll(min(POLL_MS, round(left_s * 1000)), zmq.POLLOUT)
+                self._socket.poll(min(POLL_MS, math.ceil(left_s * 1000)), zmq.POLLOUT)
 
     def _wait_for_client(self) -> None:
         wait_s = self.options.wait_for_client_s
@@ -349,8 +372,13 @@ class Emulator:
                     "start the receiver first"
                 )
 
-    def _interrupt(self) -> None:
-        self._stop.set()
+    @contextmanager
+    def _command(self, command: str, *states: State) -> Iterator[None]:
+        """Hold the lock for a command; refuse at once where it would wait only to be refused."""
+        self._need(command, *states)
+        with self._commands:
+            self._need(command, *states)
+            yield
 
     def _need(self, command: str, *states: State) -> None:
         if self._state not in states:
@@ -359,10 +387,11 @@ class Emulator:
             )
 
 
-def _encode_all(content: Images, encoder: Encoder) -> tuple[EncodedImage, ...]:
-    """Return packed images, packing those that are not yet."""
+def _encode_all(content: Images, encoder: Encoder, n_channels: int) -> tuple[EncodedImage, ...]:
+    """Return packed images, packing those that are not yet; one image serves all channels."""
     images = [content] if isinstance(content, np.ndarray | EncodedImage) else content
-    return tuple(i if isinstance(i, EncodedImage) else encoder(i) for i in images)
+    packed = tuple(i if isinstance(i, EncodedImage) else encoder(i) for i in images)
+    return packed * n_channels if len(packed) == 1 else packed
 
 
 def _zmq_address(bind: str) -> str:

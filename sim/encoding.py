@@ -31,25 +31,6 @@ class EncodingError(HitfinderError):
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedImage:
-    """One channel's image, packed.
-
-    Attributes:
-        payload: the blob as it stands on the wire.
-        shape: (ss, fs).
-        dtype: `uint8`, `uint16` or `uint32`.
-        compression: SIMPLON's word.
-        md5: hexadecimal digest of `payload`, V1's `hash`.
-    """
-
-    payload: bytes
-    shape: tuple[int, int]
-    dtype: str
-    compression: Compression
-    md5: str
-
-
-@dataclass(frozen=True, slots=True)
 class Encoder:
     """How a series' images are packed; equal encoders make equal blobs.
 
@@ -87,7 +68,34 @@ class Encoder:
             payload = lz4_hdf5(pixels.tobytes(), self.block_bytes)
         shape = (image.shape[0], image.shape[1])
         md5 = hashlib.md5(payload, usedforsecurity=False).hexdigest()
-        return EncodedImage(payload, shape, self.dtype, self.compression, md5)
+        return EncodedImage(payload, shape, self, md5)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """One channel's image, packed.
+
+    Attributes:
+        payload: the blob as it stands on the wire.
+        shape: (ss, fs).
+        encoder: how it was packed.
+        md5: hexadecimal digest of `payload`, V1's `hash`.
+    """
+
+    payload: bytes
+    shape: tuple[int, int]
+    encoder: Encoder
+    md5: str
+
+    @property
+    def dtype(self) -> str:
+        """Pixel type: `uint8`, `uint16` or `uint32`."""
+        return self.encoder.dtype
+
+    @property
+    def compression(self) -> Compression:
+        """SIMPLON's word for the packing."""
+        return self.encoder.compression
 
 
 def bslz4(pixels: NDArray[Any], block_bytes: int = 0) -> bytes:
@@ -124,4 +132,36 @@ def lz4_hdf5(pixel_bytes: bytes, block_bytes: int = 0) -> bytes:
         packed = lz4_block(block)
         stored = packed if len(packed) < len(block) else block
         pieces += [struct.pack(">I", len(stored)), stored]
+    return b"".join(pieces)
+
+
+def unpack(image: EncodedImage) -> NDArray[Any]:
+    """Return the pixels of an image packed here, (ss, fs): what the monitor interface shows."""
+    dtype, payload = np.dtype(image.dtype), image.payload
+    n_bytes = image.shape[0] * image.shape[1] * dtype.itemsize
+    if image.compression == "bslz4":
+        block = struct.unpack_from(">I", payload, 8)[0] // dtype.itemsize
+        body = np.frombuffer(payload, np.uint8, offset=12)
+        pixels: NDArray[Any] = bitshuffle.decompress_lz4(body, image.shape, dtype, block)
+        return pixels
+    if image.compression == "none":
+        plain = payload
+    elif image.encoder.protocol == "v1":
+        plain = lz4.block.decompress(payload, uncompressed_size=n_bytes)
+    else:
+        plain = _unpack_lz4_hdf5(payload)
+    return np.frombuffer(plain, dtype).reshape(image.shape)
+
+
+def _unpack_lz4_hdf5(payload: bytes) -> bytes:
+    n_bytes, block_bytes = struct.unpack_from(">QI", payload)
+    at, pieces = 12, []
+    for begin in range(0, n_bytes, block_bytes):
+        (stored,) = struct.unpack_from(">I", payload, at)
+        block = payload[at + 4 : at + 4 + stored]
+        size = min(block_bytes, n_bytes - begin)
+        pieces.append(
+            block if stored == size else lz4.block.decompress(block, uncompressed_size=size)
+        )
+        at += 4 + stored
     return b"".join(pieces)

@@ -1,0 +1,339 @@
+"""What `hitfinder-stream simulate` does: simulated diffraction out of an emulated Eiger.
+
+Its one rule: everything sent is known: frames, hits and faults are functions of the seed, and
+what was true of each frame can be written beside the stream. Frames from `frames.py`, wire and
+states from `emulator.py`; without an API the series send themselves, with one a client decides.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from rich.progress import Progress
+
+from hitfinder import HitfinderError
+from hitfinder.sim.detector import Compression, DetectorConfig, HeaderDetail, Protocol
+from hitfinder.sim.emulator import Emulator, EmulatorError, EmulatorOptions
+from hitfinder.sim.encoding import EncodedImage
+from hitfinder.sim.faults import AppliedFault, FaultInjector, parse_faults
+from hitfinder.sim.frames import FrameSettings, FrameSource
+from hitfinder.sim.physics import Detector, data_sets
+from hitfinder.sim.pool import FrameTruth, PooledSource, TruthFile
+from hitfinder.sim.rest_server import RestServer
+from hitfinder.sim.simplon import Simplon
+
+SHIPPED_CRYSTAL_UM = 10.0
+# Frames drawn and packed ahead when nothing is said: 64 packed 4M frames are about 40 MB.
+DEFAULT_POOL = 64
+# A receiver that does not take a frame within this time is gone.
+SEND_TIMEOUT_s = 60.0
+# Behind an API a client may be absent; then a series must not hang for long.
+API_SEND_TIMEOUT_s = 2.0
+# Told to stop, what is queued for a slow receiver is given up.
+STOP_LINGER_s = 1.0
+# Bounds what a stalled receiver makes us keep: about 100 MB of 4M frames, packed.
+SEND_HWM = 200
+WAIT_STEP_s = 0.2
+
+
+class SimulateError(HitfinderError):
+    """Options that contradict each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulateOptions:
+    """The command's options.
+
+    Attributes:
+        bind: ZMQ endpoint to send from; port 0 takes a free one.
+        frames: images of each series.
+        rate_Hz: images a second; None for as fast as they are taken.
+        hit_fraction: share of frames with a crystal in the beam.
+        dataset: `01` to `09`, or `all` for nine series one after the other.
+        crystal_um: edge of the crystals; other than 10 needs the pattern generator (slower).
+        divergence_mrad: FWHM of the beam's divergence, which widens the spots.
+        n_photons: photons a pulse, None for the model's own.
+        shape: (ss, fs) of a smaller detector for quick trials; None for the EIGER2 4M.
+        api: HOST:PORT to serve SIMPLON on and wait for commands; None to send at once.
+        faults: what shall go wrong, grammar of `parse_faults`.
+        truth: file for what is true of each frame: `.jsonl` one object a line, `.json` a list.
+        pool: frames drawn and packed ahead, then shown again and again; 0 draws each frame anew.
+        wait_for_client_s: how long a series waits for the receiver to connect.
+        progress: draw a progress bar; None to do so on a terminal.
+    """
+
+    bind: str = "tcp://127.0.0.1:31001"
+    protocol: Protocol = "v2"
+    frames: int = 1000
+    rate_Hz: float | None = 100.0
+    hit_fraction: float = 0.2
+    dataset: str = "02"
+    crystal_um: float = SHIPPED_CRYSTAL_UM
+    divergence_mrad: float = 0.0
+    n_photons: float | None = None
+    dtype: Literal["uint8", "uint16", "uint32"] = "uint16"
+    shape: tuple[int, int] | None = None
+    compression: Compression = "bslz4"
+    header_detail: HeaderDetail = "basic"
+    api: str | None = None
+    seed: int = 0
+    faults: str = ""
+    truth: Path | None = None
+    pool: int = DEFAULT_POOL
+    wait_for_client_s: float = 60.0
+    progress: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateReport:
+    """What was sent.
+
+    Attributes:
+        n_frames: images produced.
+        n_hits: of these, with a crystal in the beam.
+        n_messages: messages taken by receivers, start and end messages included.
+        n_lost: messages that nobody took in time.
+        faults: every fault made, in order.
+        wall_s: from the first arm to the last message handed over.
+    """
+
+    endpoint: str
+    n_series: int
+    n_frames: int
+    n_hits: int
+    n_messages: int
+    n_lost: int
+    faults: tuple[AppliedFault, ...]
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where the simulated detector can be reached; `api_port` is None without an API."""
+
+    endpoint: str
+    api_port: int | None
+
+
+def simulate(
+    options: SimulateOptions, announce: Callable[[Listening], None] | None = None
+) -> SimulateReport:
+    """Be a detector until the series are sent or, with an API, until SIGTERM or SIGINT.
+
+    Args:
+        options: see there.
+        announce: told once, when clients can connect.
+
+    Raises:
+        SimulateError: options that contradict each other.
+        EmulatorError: the port is taken, or no receiver came.
+        FaultsError: faults that do not follow the grammar.
+    """
+    datasets = _check(options)
+    faults = FaultInjector(parse_faults(options.faults), options.seed) if options.faults else None
+    sources = [PooledSource(_frames(options, d), d, options.pool) for d in datasets]
+    with ExitStack() as stack:
+        truth = stack.enter_context(TruthFile(options.truth))
+
+        def see(series: int, frame: int) -> tuple[EncodedImage, FrameTruth]:
+            shown = sources[(series - 1) % len(sources)].show(frame, emulator.encoder)
+            return shown.image, shown.truth
+
+        emulator = stack.enter_context(
+            Emulator(
+                _config(options, datasets[0]),
+                see,
+                _emulator_options(options),
+                on_frame=truth.note,
+                faults=faults,
+            )
+        )
+        stop = stack.enter_context(_stopped_by_signal(emulator))
+        port = None
+        if options.api is not None:
+            host, _, text = options.api.rpartition(":")
+            port = stack.enter_context(RestServer(Simplon(emulator), host, int(text))).port
+        if announce is not None:
+            announce(Listening(emulator.endpoint, port))
+        begin_s = time.monotonic()
+        if options.api is None:
+            n_series = _send_all(options, datasets, sources, emulator, stop)
+        else:
+            n_series = _serve(emulator, stop)
+        wall_s = time.monotonic() - begin_s
+        emulator.close(STOP_LINGER_s if stop.is_set() else None)
+    return SimulateReport(
+        endpoint=emulator.endpoint,
+        n_series=n_series,
+        n_frames=truth.n_frames,
+        n_hits=truth.n_hits,
+        n_messages=emulator.n_sent,
+        n_lost=emulator.n_lost,
+        faults=tuple(faults.applied) if faults is not None else (),
+        wall_s=wall_s,
+    )
+
+
+def _send_all(
+    options: SimulateOptions,
+    datasets: Sequence[str],
+    sources: Sequence[PooledSource],
+    emulator: Emulator,
+    stop: threading.Event,
+) -> int:
+    """Send one series a data set and return how many were armed."""
+    is_shown = sys.stderr.isatty() if options.progress is None else options.progress
+    emulator.initialize()
+    with Progress(disable=not is_shown) as progress:
+        for dataset, source in zip(datasets, sources, strict=True):
+            bar = progress.add_task(f"data set {dataset}", total=options.frames)
+            emulator.configure(**_setting_fields(dataset))
+            source.fill(options.frames, emulator.encoder)
+            if stop.is_set():
+                break
+            try:
+                emulator.arm()
+            except EmulatorError:
+                if stop.is_set():
+                    break
+                raise
+            with _watched(progress, bar, emulator):
+                emulator.trigger()
+            if stop.is_set():
+                emulator.cancel()
+                break
+    return emulator.series.number
+
+
+def _serve(emulator: Emulator, stop: threading.Event) -> int:
+    """Obey clients until a signal comes; return the last series number."""
+    while not stop.wait(WAIT_STEP_s):
+        pass
+    emulator.cancel()
+    return emulator.series.number
+
+
+@contextmanager
+def _watched(progress: Progress, bar: Any, emulator: Emulator) -> Iterator[None]:
+    """Move a progress bar along with the emulator, from a thread of its own."""
+    done = threading.Event()
+
+    def follow() -> None:
+        while not done.wait(WAIT_STEP_s):
+            progress.update(bar, completed=emulator.n_produced)
+        progress.update(bar, completed=emulator.n_produced)
+
+    thread = threading.Thread(target=follow, name="progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextmanager
+def _stopped_by_signal(emulator: Emulator) -> Iterator[threading.Event]:
+    """Yield an event set by SIGTERM or SIGINT, which also interrupt the emulator."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        emulator.interrupt()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Only the main thread may take signals; a caller's thread stops by itself.
+        return
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, on_signal) for number in signals]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _check(options: SimulateOptions) -> tuple[str, ...]:
+    """Return the data sets to show, one a series; refuse what cannot be done."""
+    known = tuple(data_sets())
+    if options.dataset != "all" and options.dataset not in known:
+        raise SimulateError(f"data set {options.dataset!r}; expected all or {', '.join(known)}")
+    if options.dataset == "all" and options.api is not None:
+        raise SimulateError("data set all needs nine settings; with an API the client sets them")
+    if options.frames < 1 or (options.rate_Hz is not None and options.rate_Hz <= 0):
+        raise SimulateError("frames and rate must be positive; rate max has no limit")
+    if options.api is not None and not options.api.rpartition(":")[2].isdigit():
+        raise SimulateError(f"API address {options.api!r}; expected HOST:PORT")
+    return known if options.dataset == "all" else (options.dataset,)
+
+
+def _frames(options: SimulateOptions, dataset: str) -> FrameSource:
+    is_shipped = options.crystal_um == SHIPPED_CRYSTAL_UM
+    fields: dict[str, Any] = {} if options.n_photons is None else {"n_photons": options.n_photons}
+    settings = FrameSettings(
+        datasets=(dataset,),
+        hit_fraction=options.hit_fraction,
+        crystal_um=options.crystal_um,
+        divergence_mrad=options.divergence_mrad,
+        patterns="shipped" if is_shipped else "generator",
+        dtype=options.dtype,
+        **fields,
+    )
+    return FrameSource(
+        settings, seed=1000 * int(dataset) + options.seed, detector=_detector(options)
+    )
+
+
+def _detector(options: SimulateOptions) -> Detector:
+    return Detector() if options.shape is None else Detector(shape=options.shape)
+
+
+def _config(options: SimulateOptions, dataset: str) -> DetectorConfig:
+    detector = _detector(options)
+    frame_time_s = 0.001 if options.rate_Hz is None else 1 / options.rate_Hz
+    readout_time_s = DetectorConfig().readout_time_s
+    return DetectorConfig(
+        shape=detector.shape,
+        dtype=options.dtype,
+        compression=options.compression,
+        header_detail=options.header_detail,
+        n_images=options.frames,
+        count_time_s=frame_time_s - readout_time_s,
+        frame_time_s=frame_time_s,
+        beam_center_px=detector.center_px,
+        pixel_size_m=detector.pixel_size_m,
+        **_setting_fields(dataset),
+    )
+
+
+def _setting_fields(dataset: str) -> dict[str, Any]:
+    """Return the detector settings that a data set stands for."""
+    setting = data_sets()[dataset]
+    return {
+        "clen_m": setting.clen_m,
+        "photon_energy_eV": setting.photon_energy_eV,
+        "threshold_energy_eV": (setting.photon_energy_eV / 2, setting.photon_energy_eV * 1.4),
+    }
+
+
+def _emulator_options(options: SimulateOptions) -> EmulatorOptions:
+    """A series that sends itself loses nothing; behind an API the detector is a real one."""
+    is_real = options.api is not None
+    return EmulatorOptions(
+        bind=options.bind,
+        protocol=options.protocol,
+        rate_Hz=options.rate_Hz,
+        send_hwm=SEND_HWM,
+        send_timeout_s=API_SEND_TIMEOUT_s if is_real else SEND_TIMEOUT_s,
+        linger_s=SEND_TIMEOUT_s,
+        wait_for_client_s=0.0 if is_real else options.wait_for_client_s,
+    )
