@@ -48,8 +48,9 @@ def _check_size_word(blob: Blob) -> None:
 def _without_faulty_header(blob: Blob) -> Blob:
     """Return the blob as it is if its size word is right, else marked as one without header.
 
-    A block never has a compressed length of 0, so neither a right size word (its upper half is
-    0 for every image) nor twelve zeros can be the start of a bare block list.
+    A block's compressed length is never 0, so a bare list of blocks starts neither with a right
+    size word (whose upper half is 0 for every image) nor with twelve zeros. Only an image of
+    less than 8 pixels, which has no block, could be mistaken.
     """
     head = bytes(blob.payload[:HEADER_BYTES])
     if len(head) == HEADER_BYTES and int.from_bytes(head[:8], "big") == blob.n_bytes:
