@@ -8,7 +8,6 @@ Chunk formats: protocol note, sections 3.2 and 3.3.
 from __future__ import annotations
 
 import h5py
-import hdf5plugin  # noqa: F401  (registers the filters with HDF5)
 import numpy as np
 from numpy.typing import NDArray
 
@@ -101,6 +100,9 @@ class ChunkReader:
         return self._blob(codec, self._elem_size, bytes(packed))
 
     def _converted(self, row: int) -> Blob:
+        # Registers filters with HDF5 for the whole process, so only where one is needed.
+        import hdf5plugin  # noqa: F401
+
         images = self._images
         stored = images[row] if images.ndim == 3 else images[()]
         counts = whole_counts(stored, self.dtype, f"{self.where} row {row}")

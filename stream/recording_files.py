@@ -24,6 +24,7 @@ from hitfinder.stream.recording_series import RecordedSeries, Span, open_h5
 from hitfinder.stream.recording_virtual import virtual_spans
 
 _DATA_FILE = re.compile(r"data_\d+")
+_OURS = "/entry/hitfinder"  # what this program adds to the files of a run
 _SPECIFIC = "/entry/instrument/detector/detectorSpecific/"
 # Where the images stand in the layouts met; the first that is there is the one.
 KNOWN_PLACES = (
@@ -107,27 +108,29 @@ def _stack(path: Path, images: h5py.Dataset) -> RecordedSeries:
     n_frames = int(images.shape[0]) if images.ndim == 3 else 1
     _check_count(path, n_frames)
     name = str(images.name)
+    series, series_uid = _identity(images.file)
     spans: tuple[Span, ...]
     warnings: tuple[str, ...]
     spans, warnings = (Span(path, name, 0, range(n_frames)),), ()
     if images.is_virtual and images.ndim == 3:
         spans, warnings = virtual_spans(path, images)
     return RecordedSeries(
-        series=_series_id(images.file),
+        series=series,
         n_frames=n_frames,
         spans=spans,
         warnings=warnings,
-        read_start=_start_reader(path, images, name, n_frames),
+        read_start=_start_reader(path, images, name, n_frames, series_uid),
         truth=_truth(images, n_frames),
     )
 
 
 def _start_reader(
-    path: Path, images: h5py.Dataset, name: str, n_frames: int
+    path: Path, images: h5py.Dataset, name: str, n_frames: int, series_uid: str | None
 ) -> Callable[[], SeriesStart]:
     """Return what reads the header that a file gives for its data set `name`."""
     layout = SeriesStart(
         series=0,
+        series_uid=series_uid,
         n_frames=n_frames,
         shape=(int(images.shape[-2]), int(images.shape[-1])),
         dtype=pixel_type(images.dtype),
@@ -162,13 +165,16 @@ def _truth(images: h5py.Dataset, n_frames: int) -> Mapping[int, bool]:
     return {}
 
 
-def _series_id(file: h5py.File) -> int | None:
-    """Return the series id that a file of ours, or its master, keeps."""
-    for place in ("/entry/hitfinder/series", _SPECIFIC + "series_id"):
-        found = file.get(place)
-        if isinstance(found, h5py.Dataset) and found.dtype.kind in "ui" and found.size:
-            return int(found[()] if found.ndim == 0 else found[(0,) * found.ndim])
-    return None
+def _identity(file: h5py.File) -> tuple[int | None, str | None]:
+    """Return the series id and unique id that a file of a run of ours, or a master, keeps."""
+    group = file.get(_OURS)
+    if _is_group(group) and "series" in group.attrs:
+        uid = group.attrs.get("series_uid")
+        return int(group.attrs["series"]), uid if isinstance(uid, str) and uid else None
+    found = file.get(_SPECIFIC + "series_id")
+    if isinstance(found, h5py.Dataset) and found.dtype.kind in "ui" and found.size == 1:
+        return int(found[()].item()), None
+    return None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +213,15 @@ def _linked(path: Path, file: h5py.File, names: list[str]) -> RecordedSeries:
         warnings.append(f"{path.name}: {announced} frames announced, {last} in its files")
     _check_count(path, n_frames)
     master_name = f"/entry/data/{there[0].name}"
+    images = file[master_name]
+    series, series_uid = _identity(file)
+    if series is None:
+        series, series_uid = _identity(images.file)
     return RecordedSeries(
-        series=_linked_series_id(file, there[0]),
+        series=series,
         n_frames=n_frames,
         spans=tuple(spans),
-        read_start=_start_reader(path, file[master_name], master_name, n_frames),
+        read_start=_start_reader(path, images, master_name, n_frames, series_uid),
         warnings=tuple(warnings),
     )
 
@@ -237,7 +247,7 @@ def _data_file(path: Path, file: h5py.File, name: str) -> _DataFile:
 def _announced(file: h5py.File, first: _DataFile) -> int | None:
     """Return nimages times ntrigger; None for a run of ours, which holds a selection."""
     with open_h5(first.path) as data:
-        if "/entry/hitfinder" in data:
+        if _OURS in data:
             return None
     counts = [file.get(_SPECIFIC + name) for name in ("nimages", "ntrigger")]
     if not all(isinstance(c, h5py.Dataset) and c.dtype.kind in "ui" for c in counts):
@@ -247,11 +257,3 @@ def _announced(file: h5py.File, first: _DataFile) -> int | None:
     if isinstance(mode, h5py.Dataset) and mode[()] in (b"exte", b"inte", "exte", "inte"):
         n_images = 1
     return n_images * n_triggers or None
-
-
-def _linked_series_id(file: h5py.File, first: _DataFile) -> int | None:
-    series = _series_id(file)
-    if series is not None:
-        return series
-    with open_h5(first.path) as data:
-        return _series_id(data)

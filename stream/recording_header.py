@@ -116,7 +116,7 @@ class HeaderFields:
         for path in paths:
             value = self._scalar(path)
             if isinstance(value, bytes):
-                return value.decode("utf-8", "replace")
+                value = value.decode("utf-8", "replace")
             if isinstance(value, str) and value:
                 return value
         return None
@@ -196,7 +196,7 @@ def read_header(file: h5py.File, name: str, layout: SeriesStart) -> SeriesStart:
     described = _geometry(fields) | _detector(fields) | _corrections(fields, shape)
     return replace(
         layout,
-        series_uid=fields.text(_SPECIFIC + "series_unique_id", "/entry/hitfinder/series_uid"),
+        series_uid=layout.series_uid or fields.text(_SPECIFIC + "series_unique_id"),
         warnings=tuple(fields.warnings),
         **described,
     )

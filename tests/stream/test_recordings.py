@@ -14,8 +14,11 @@ import pytest
 from hitfinder.stream import bslz4
 from hitfinder.stream.capture import CaptureWriter
 from hitfinder.stream.errors import StoreError, WireError
+from hitfinder.stream.hitfile import JudgedFrame
 from hitfinder.stream.messages import Codec, Frame, SeriesEnd, SeriesStart
 from hitfinder.stream.recordings import Kind, open_recording, open_recordings
+from hitfinder.stream.results import Outcome, Record
+from hitfinder.stream.series_folder import SeriesFolder
 
 SHAPE = (38, 52)
 TOP = {"uint8": 255, "uint16": 65535, "uint32": 4294967295}
@@ -455,9 +458,27 @@ def test_stated_series_ids_are_kept_and_clashes_get_the_next_free_one(tmp_path):
         paths.append(write_stack(tmp_path / f"{name}.h5", images(2)))
         if series is not None:
             with h5py.File(paths[-1], "a") as f:
-                f["/entry/hitfinder/series"] = np.full(2, series, np.uint64)
+                f.create_group("/entry/hitfinder").attrs["series"] = series
     recordings = open_recordings(paths)
     assert [start_of(r).series for r in recordings] == [34, 1, 2]
+
+
+def test_a_run_of_ours_replays_its_hits_under_its_own_id(tmp_path):
+    stack = images(7)
+    start = SeriesStart(34, "01HBV3JPF9T4ZDPADX6EMK6XMZ", 9, SHAPE, "uint16", clen_m=0.15)
+    packed = frames_of(open_recording(write_stack(tmp_path / "stack.h5", stack)))
+    folder = SeriesFolder(tmp_path, start, {}, frames_per_file=3)
+    records = [Record(series=34, frame=2 * f, outcome=Outcome.HIT) for f in range(7)]
+    folder.write([JudgedFrame(r, f.blobs) for r, f in zip(records, packed, strict=True)])
+    folder.close({"hit": 7, "missing": 2}, [], "end message")
+    for path in (folder.folder, folder.folder / "hits.lst"):
+        recording = open_recording(path)
+        replayed = start_of(recording)
+        assert (replayed.series, replayed.series_uid) == (34, start.series_uid)
+        assert recording.n_frames == 7
+        assert [f.header.frame for f in frames_of(recording)] == list(range(7))
+        assert np.array_equal(pixels_of(recording), stack)
+    assert start_of(open_recording(folder.folder)).clen_m == 0.15
 
 
 def test_a_file_that_a_killed_swmr_writer_left_is_read(tmp_path):
