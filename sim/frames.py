@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hitfinder.sim.crystal import Beam, bragg_pattern
 from hitfinder.sim.patterns import (
     Pattern,
     Spots,
@@ -26,16 +27,19 @@ from hitfinder.sim.patterns import (
 from hitfinder.sim.physics import (
     JET_THICKNESS_M,
     PULSE_PHOTONS,
+    DataSet,
     Detector,
     SimulationError,
     WaterField,
     data_sets,
     water_field,
 )
+from hitfinder.sim.reflections import Crystal, random_quaternion, read_crystal
 
 # A reflection is in the truth from this many expected photons on (physics.md, peak positions).
 TRUTH_PHOTONS = 3.0
 SHIPPED_CRYSTAL_UM = 10.0
+SHIPPED_BANDWIDTH = 0.01
 
 # A value, or the two ends between which each frame draws its own.
 Span = float | tuple[float, float]
@@ -47,26 +51,32 @@ class FrameSettings:
 
     Attributes:
         datasets: data sets ("01" to "09") to draw from evenly.
+        photon_energy_eV, clen_m: instead of the data sets' (generator only).
         hit_fraction: share of frames with a crystal in the beam.
         n_photons: photons a pulse; a pair is drawn evenly in the logarithm.
         strength: factor on the Bragg photons alone; a pair evenly in the logarithm.
-        crystal_um: edge of the crystal; shipped patterns are 10 um.
+        crystal_um: edge of the crystal (a pair evenly in the logarithm); shipped ones are 10 um.
         divergence_mrad: FWHM of the beam's divergence, which widens spots; 0 = as computed.
+        bandwidth: full relative width of the top hat (a pair evenly in the logarithm); shipped
+            patterns have 1 %.
         thickness_jitter: relative sigma of the water's thickness.
         center_jitter_px: sigma of the beam centre along each axis.
         n_hot_pixels: hot pixels, at fixed places for a seed.
         hot_photons: mean counts of a hot pixel, each drawn once evenly in the logarithm.
-        patterns: "shipped" (8 orientations a set).
+        patterns: "shipped" (8 orientations a set) or "generator" (a new one every hit).
         vary: also show shipped patterns mirrored and turned by 180 degrees.
         dtype: pixel type.
     """
 
     datasets: tuple[str, ...] = ("02",)
+    photon_energy_eV: Span | None = None
+    clen_m: Span | None = None
     hit_fraction: float = 0.2
     n_photons: Span = PULSE_PHOTONS
     strength: Span = 1.0
     crystal_um: Span = SHIPPED_CRYSTAL_UM
     divergence_mrad: Span = 0.0
+    bandwidth: Span = SHIPPED_BANDWIDTH
     thickness_jitter: float = 0.0
     center_jitter_px: float = 0.0
     n_hot_pixels: int = 0
@@ -124,6 +134,20 @@ def _add_saturating(
     image[index] = np.minimum(image[index].astype(np.int64) + counts, highest)
 
 
+def draw_counts(photons: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw Poisson counts of a sparse pattern: one for each expected number of photons.
+
+    Wide spots name far more pixels than photons come: then the photons are placed one by one.
+    """
+    total = float(photons.sum(dtype=np.float64))
+    if total > len(photons):
+        return rng.poisson(photons)
+    cumulative = np.cumsum(photons, dtype=np.float64)
+    landed = rng.random(int(rng.poisson(total))) * total
+    pixel = np.minimum(np.searchsorted(cumulative, landed, side="right"), len(photons) - 1)
+    return np.bincount(pixel, minlength=len(photons))
+
+
 def draw_background(
     field: WaterField, rng: np.random.Generator, dtype: str
 ) -> NDArray[np.unsignedinteger]:
@@ -146,6 +170,7 @@ class FrameSource:
         settings: what the frames are like.
         seed: the same seed gives the same frames.
         detector: the array; by default the EIGER2 4M.
+        crystals: what the generator shoots, one drawn evenly for each hit; by default 1IC6.
 
     Raises:
         SimulationError: settings that contradict each other or name no data set.
@@ -156,6 +181,7 @@ class FrameSource:
         settings: FrameSettings | None = None,
         seed: int = 0,
         detector: Detector | None = None,
+        crystals: tuple[Crystal, ...] = (),
     ) -> None:
         self.settings = settings or FrameSettings()
         self.seed = seed
@@ -167,6 +193,9 @@ class FrameSource:
         self.hot_index = rng.choice(active, n_hot, replace=False) if n_hot else active[:0]
         span = self.settings.hot_photons
         self._hot_mean = np.array([_draw(rng, span, log=True) for _ in range(n_hot)])
+        self._crystals = crystals
+        if self.settings.patterns == "generator" and not crystals:
+            self._crystals = (read_crystal(),)
         self._shipped_sets: dict[str, tuple[Pattern, ...]] = {}
         self._widened: dict[tuple[str, int, float], Pattern] = {}
 
@@ -182,28 +211,22 @@ class FrameSource:
         s = self.settings
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0, frame)))
         is_hit = bool(rng.random() < s.hit_fraction)
-        dataset = s.datasets[int(rng.integers(len(s.datasets)))]
-        setting = data_sets()[dataset]
+        setting = self._setting(rng)
         n_photons, strength = _draw(rng, s.n_photons, log=True), _draw(rng, s.strength, log=True)
         thickness_m = JET_THICKNESS_M * max(0.0, 1 + s.thickness_jitter * rng.standard_normal())
         shift_fs, shift_ss = s.center_jitter_px * rng.standard_normal(2)
         center_fs, center_ss = self.detector.center_px
         center_px = (float(center_fs + shift_fs), float(center_ss + shift_ss))
-        field = water_field(
-            self.detector,
-            setting.photon_energy_eV,
-            setting.clen_m,
-            n_photons,
-            thickness_m,
-            center_px,
-        )
+        energy_eV, clen_m = setting.photon_energy_eV, setting.clen_m
+        field = water_field(self.detector, energy_eV, clen_m, n_photons, thickness_m, center_px)
         image = draw_background(field, rng, s.dtype)
         bragg, counts = None, np.zeros(0, np.int64)
         if is_hit:
-            bragg = self._shipped(rng, dataset, center_px)
+            bragg = self._pattern(rng, setting, center_px)
             bragg = bragg.scaled(strength * n_photons / PULSE_PHOTONS)
-            counts = rng.poisson(bragg.photons)
-            _add_saturating(image, bragg.index, counts)
+            counts = draw_counts(bragg.photons, rng)
+            lit = np.flatnonzero(counts)
+            _add_saturating(image, bragg.index[lit], counts[lit])
         if len(self.hot_index):
             _add_saturating(image, self.hot_index, rng.poisson(self._hot_mean))
         image[self.detector.gap_index] = np.iinfo(image.dtype).max
@@ -211,9 +234,9 @@ class FrameSource:
             frame=frame,
             image=image.reshape(self.detector.shape),
             is_hit=is_hit,
-            dataset=dataset,
-            photon_energy_eV=setting.photon_energy_eV,
-            clen_m=setting.clen_m,
+            dataset=setting.name or None,
+            photon_energy_eV=energy_eV,
+            clen_m=clen_m,
             n_photons=n_photons,
             strength=strength,
             thickness_m=thickness_m,
@@ -223,21 +246,59 @@ class FrameSource:
             bragg_counts=counts,
         )
 
-    def _shipped(
-        self, rng: np.random.Generator, dataset: str, center_px: tuple[float, float]
+    def _setting(self, rng: np.random.Generator) -> DataSet:
+        """Choose a frame's energy and camera length; no name where either was drawn freely."""
+        s = self.settings
+        setting = data_sets()[s.datasets[int(rng.integers(len(s.datasets)))]]
+        if s.photon_energy_eV is None and s.clen_m is None:
+            return setting
+        energy_eV, clen_m = setting.photon_energy_eV, setting.clen_m
+        return DataSet(
+            name="",
+            clen_m=clen_m if s.clen_m is None else _draw(rng, s.clen_m),
+            photon_energy_eV=energy_eV
+            if s.photon_energy_eV is None
+            else _draw(rng, s.photon_energy_eV),
+        )
+
+    def _pattern(
+        self, rng: np.random.Generator, setting: DataSet, center_px: tuple[float, float]
     ) -> Pattern:
-        """Choose one shipped pattern, as wide as asked for, on this detector (at 3e8 photons)."""
-        if dataset not in self._shipped_sets:
-            self._shipped_sets[dataset] = shipped_patterns(dataset)
-        patterns = self._shipped_sets[dataset]
+        """Return the expected Bragg photons of one hit at 3e8 photons a pulse."""
+        s = self.settings
+        divergence_mrad = _draw(rng, s.divergence_mrad)
+        if s.patterns == "shipped":
+            return self._shipped(rng, setting, center_px, divergence_mrad)
+        beam = Beam(
+            setting.photon_energy_eV,
+            setting.clen_m,
+            bandwidth=_draw(rng, s.bandwidth, log=True),
+            divergence_mrad=divergence_mrad,
+        )
+        crystal = self._crystals[int(rng.integers(len(self._crystals)))]
+        crystal_um = _draw(rng, s.crystal_um, log=True)
+        turn = random_quaternion(rng)
+        return bragg_pattern(crystal, self.detector, beam, turn, crystal_um, center_px)
+
+    def _shipped(
+        self,
+        rng: np.random.Generator,
+        setting: DataSet,
+        center_px: tuple[float, float],
+        divergence_mrad: float,
+    ) -> Pattern:
+        """Choose one shipped pattern, as wide as asked for, on this detector."""
+        if setting.name not in self._shipped_sets:
+            self._shipped_sets[setting.name] = shipped_patterns(setting.name)
+        patterns = self._shipped_sets[setting.name]
         chosen = int(rng.integers(len(patterns)))
         turned = rng.random(2) < 0.5
         flip = (bool(turned[0]), bool(turned[1])) if self.settings.vary else (False, False)
-        divergence_mrad = _draw(rng, self.settings.divergence_mrad)
-        sigma_px = spot_sigma_px(divergence_mrad, data_sets()[dataset].clen_m)
-        key = (dataset, chosen, sigma_px)
+        sigma_px = spot_sigma_px(divergence_mrad, setting.clen_m)
+        key = (setting.name, chosen, sigma_px)
         wide = self._widened.get(key) or widen(patterns[chosen], sigma_px)
         if not isinstance(self.settings.divergence_mrad, tuple):
+            # At most 8 patterns of 9 data sets; a width drawn anew would never be met again.
             self._widened[key] = wide
         home_fs, home_ss = Detector().center_px
         shift_px = (round(center_px[1] - home_ss), round(center_px[0] - home_fs))
@@ -265,12 +326,26 @@ def _check(settings: FrameSettings, detector: Detector) -> None:
         )
     if not 0 <= settings.hit_fraction <= 1:
         raise SimulationError(f"hit fraction {settings.hit_fraction}; expected 0 to 1")
-    if settings.patterns == "shipped" and settings.crystal_um != SHIPPED_CRYSTAL_UM:
-        raise SimulationError(
-            f"shipped patterns are of {SHIPPED_CRYSTAL_UM:g} um crystals, not "
-            f'{settings.crystal_um}; use patterns="generator"'
-        )
-    if settings.patterns == "shipped" and detector.pixel_size_m != Detector().pixel_size_m:
+    if settings.patterns == "shipped":
+        _check_shipped(settings, detector)
+
+
+def _check_shipped(settings: FrameSettings, detector: Detector) -> None:
+    """Refuse what the shipped patterns were not made for."""
+    fixed = {
+        "crystal_um": SHIPPED_CRYSTAL_UM,
+        "bandwidth": SHIPPED_BANDWIDTH,
+        "photon_energy_eV": None,
+        "clen_m": None,
+    }
+    for name, value in fixed.items():
+        asked = getattr(settings, name)
+        if asked != value:
+            raise SimulationError(
+                f"{name} = {asked}; shipped patterns have {value or 'their own'}; "
+                'use patterns="generator"'
+            )
+    if detector.pixel_size_m != Detector().pixel_size_m:
         raise SimulationError(
             f"shipped patterns are made for 75 um pixels, not {detector.pixel_size_m:g} m; use "
             'patterns="generator"'

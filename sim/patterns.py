@@ -101,6 +101,23 @@ class Pattern:
         return image
 
 
+def _sum_repeated(
+    flat: NDArray[np.int32], photons: NDArray[np.floating], n_pixels: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return each named pixel once, ascending, with the sum of its photons."""
+    if len(flat) > n_pixels // 50:
+        # Past this, a whole image costs less than sorting.
+        image = np.zeros(n_pixels, np.float32)
+        np.add.at(image, flat, photons.astype(np.float32))
+        index = np.flatnonzero(image > 0).astype(np.int32)
+        return index, image[index]
+    order = np.argsort(flat)
+    flat, weight = flat[order], photons[order].astype(np.float64)
+    begins = np.flatnonzero(np.diff(flat, prepend=-1))
+    summed = np.add.reduceat(weight, begins) if len(begins) else weight
+    return flat[begins], summed.astype(np.float32)
+
+
 def gather(
     shape: tuple[int, int],
     ss: NDArray[np.integer],
@@ -112,15 +129,11 @@ def gather(
     on_ss, on_fs = (ss >= 0) & (ss < shape[0]), (fs >= 0) & (fs < shape[1])
     inside = on_ss & on_fs & (photons > NOTHING_PHOTONS)
     flat = ss[inside].astype(np.int32) * np.int32(shape[1]) + fs[inside].astype(np.int32)
-    order = np.argsort(flat)
-    flat, weight = flat[order], photons[inside][order].astype(np.float64)
-    begins = np.flatnonzero(np.diff(flat, prepend=-1))
-    index = flat[begins]
-    summed = np.add.reduceat(weight, begins) if len(begins) else weight
+    index, summed = _sum_repeated(flat, photons[inside], shape[0] * shape[1])
     on_array = (np.abs(spots.ss - (shape[0] - 1) / 2) <= shape[0] / 2) & (
         np.abs(spots.fs - (shape[1] - 1) / 2) <= shape[1] / 2
     )
-    return Pattern(shape, index, summed.astype(np.float32), spots[on_array])
+    return Pattern(shape, index, summed, spots[on_array])
 
 
 def find_spots(
