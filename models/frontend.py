@@ -49,7 +49,7 @@ class CellTables:
 
     Attributes:
         exposure_HW: float32, counted pixels in the cell, 0 to 16.
-        ring_HW: int64, ring index of the cell.
+        ring_HW: int32, ring index of the cell.
         bin_HW: int64, ring * N_SECTORS + sector.
         exposure_N: float32, counted pixels in the bin.
         radius_N: float64 numpy, mean distance from the beam centre in pixels along fs.
@@ -99,7 +99,7 @@ def cell_tables(
         raise ModelError(f"mask of shape {valid.shape}; expected (ss, fs) = {geometry.shape}")
     exposure = pool_numpy(valid)
     height, width = exposure.shape
-    middle = CELL_PX / 2
+    middle = (CELL_PX - 1) / 2
     x = np.arange(width) * CELL_PX + middle - geometry.beam_center_px[0]
     y = np.arange(height) * CELL_PX + middle - geometry.beam_center_px[1]
     y = y * (geometry.pixel_size_m[1] / geometry.pixel_size_m[0])
@@ -119,7 +119,7 @@ def cell_tables(
 
     return CellTables(
         exposure_HW=torch.from_numpy(exposure).to(device),
-        ring_HW=torch.from_numpy(ring).to(device),
+        ring_HW=torch.from_numpy(ring.astype(np.int32)).to(device),
         bin_HW=torch.from_numpy(index).to(device),
         exposure_N=torch.from_numpy(weight.astype(np.float32)).to(device),
         radius_N=mean(radius),
@@ -173,3 +173,10 @@ def stack_maps(
     sums = np.stack([p.sums for p in pooled]).astype(np.float32)
     maxima = np.stack([p.maxima for p in pooled]).astype(np.float32)
     return torch.from_numpy(sums).to(device), torch.from_numpy(maxima).to(device)
+
+
+def flat_nonzero(mask: torch.Tensor) -> torch.Tensor:
+    """Return the flat index of True elements; numpy's is several times faster on a CPU."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.reshape(-1).nonzero().view(-1)

@@ -1,8 +1,8 @@
 """Where the detector stands: what a frame's pixels mean in space.
 
 One rule: a `Geometry` is stated, never guessed from pixels; what nobody stated is None. Arrays are
-(ss, fs) = (row, column). The beam centre is (x, y) = (fs, ss) from the array's corner, as headers
-state it: the first pixel's centre is (0.5, 0.5). Masks: `masks`; CrystFEL: `crystfel_geom`.
+(ss, fs) = (row, column). The beam centre is a pixel index (x, y) = (fs, ss), centre of the first
+pixel 0.0; headers and CrystFEL count from the corner, half a pixel more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Geometry:
     Attributes:
         shape: (ss, fs) pixels.
         pixel_size_m: (x, y) = (fs, ss).
-        beam_center_px: (x, y) = (fs, ss), pixels from the corner of the first pixel.
+        beam_center_px: (x, y) = (fs, ss), centre of the first pixel 0.0.
         clen_m: camera length, None if nobody stated it.
         photon_energy_eV: None if nobody stated it.
     """
@@ -51,5 +51,5 @@ class Geometry:
     @classmethod
     def centred(cls, shape: tuple[int, int]) -> Geometry:
         """Return a geometry where only the shape is known: beam in the middle."""
-        middle = (shape[1] / 2, shape[0] / 2)
+        middle = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
         return cls(shape, (EIGER_PIXEL_SIZE_M, EIGER_PIXEL_SIZE_M), middle)

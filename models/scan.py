@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from hitfinder.models.frontend import CELL_PX, CellTables
+from hitfinder.models.frontend import CELL_PX, CellTables, flat_nonzero
 
 SCALES_PX = (1, 4, 8, 16)
 CANDIDATES_PER_SCALE = 256
@@ -78,19 +78,36 @@ def scan(
     sums_BHW: torch.Tensor, maxima_BHW: torch.Tensor, mean_BHW: torch.Tensor, tables: CellTables
 ) -> Candidates:
     """Return the strongest candidates of each frame, scale by scale."""
+    maps = _box_maps(sums_BHW, maxima_BHW, mean_BHW, tables)
+    found = [_above(*boxes, scale) for scale, boxes in enumerate(maps)]
+    scale = torch.cat([torch.full_like(part[0], k) for k, part in enumerate(found)])
+    b, i, j, n, mean = (torch.cat(part) for part in zip(*found, strict=True))
+    n_batch, n_scales = len(sums_BHW), len(SCALES_PX)
+    places = torch.tensor(
+        [max(tables.n_valid / (1 if s == 1 else CELL_PX**2), 1.0) for s in SCALES_PX],
+        device=n.device,
+    ).log10()[scale]
+    span = torch.tensor([max(s // CELL_PX, 1) for s in SCALES_PX], device=n.device)[scale]
+    brightest = _brightest(maxima_BHW, b, i, j, span)
+    tails = neg_log10_tail(torch.cat((n, n - brightest)), mean.repeat(2)).view(2, -1) - places
+    rest = torch.where(scale == 0, FLOOR, tails[1])
+    middle = (span - 1) / 2
+    columns = (tails[0], rest, i + middle, j + middle, mean)
+    frame_scale = b * n_scales + scale
+    order = torch.argsort(tails[0], descending=True, stable=True)
+    order = order[torch.argsort(frame_scale[order], stable=True)]
+    laid = _pad_by_row(frame_scale[order], [c[order] for c in columns], n_batch * n_scales)
+    return Candidates(*(c.view(n_batch, n_scales, -1) for c in laid))
+
+
+def _box_maps(
+    sums_BHW: torch.Tensor, maxima_BHW: torch.Tensor, mean_BHW: torch.Tensor, tables: CellTables
+) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    """Return photons and expected photons of every box of each scale, at its first cell."""
     per_px = mean_BHW / tables.exposure_HW.clamp(min=1)
     two, two_mean = _double(sums_BHW, 1), _double(mean_BHW, 1)
-    maps = (
-        (maxima_BHW, per_px),
-        (sums_BHW, mean_BHW),
-        (two, two_mean),
-        (_double(two, 2), _double(two_mean, 2)),
-    )
-    found = [
-        _strongest(n, mean, maxima_BHW, scale, tables.n_valid)
-        for scale, (n, mean) in enumerate(maps)
-    ]
-    return Candidates(*(torch.stack(part, 1) for part in zip(*found, strict=True)))
+    four, four_mean = _double(two, 2), _double(two_mean, 2)
+    return (maxima_BHW, per_px), (sums_BHW, mean_BHW), (two, two_mean), (four, four_mean)
 
 
 def _double(cells: torch.Tensor, step: int) -> torch.Tensor:
@@ -99,35 +116,32 @@ def _double(cells: torch.Tensor, step: int) -> torch.Tensor:
     return rows[:, :, step:] + rows[:, :, :-step]
 
 
-def _strongest(
-    n_BHW: torch.Tensor, mean_BHW: torch.Tensor, maxima: torch.Tensor, scale: int, n_valid: int
-) -> tuple[torch.Tensor, ...]:
-    limit = mean_BHW + CUT_SIGMA * mean_BHW.sqrt() + CUT_PHOTONS[scale]
-    b, i, j = ((n_BHW > limit) & (mean_BHW > 0)).nonzero(as_tuple=True)
-    n, mean = n_BHW[b, i, j], mean_BHW[b, i, j]
-    span = max(SCALES_PX[scale] // CELL_PX, 1)
-    n_places = max(n_valid / (1 if scale == 0 else CELL_PX**2), 1.0)
-    evidence = neg_log10_tail(n, mean) - math.log10(n_places)
-    if scale == 0:
-        rest = torch.full_like(evidence, FLOOR)
-    else:
-        brightest = torch.stack(
-            [maxima[b, i + di, j + dj] for di in range(span) for dj in range(span)]
-        ).amax(0)
-        rest = neg_log10_tail(n - brightest, mean) - math.log10(n_places)
-    middle = (span - 1) / 2
-    columns = (evidence, rest, i + middle, j + middle, mean)
-    order = torch.argsort(evidence, descending=True, stable=True)
-    order = order[torch.argsort(b[order], stable=True)]
-    return _pad_by_frame(b[order], [c[order] for c in columns], len(n_BHW))
+def _above(n_BHW: torch.Tensor, mean_BHW: torch.Tensor, scale: int) -> tuple[torch.Tensor, ...]:
+    """Return frame, row, column, photons and mean of the boxes worth an exact tail."""
+    limit = mean_BHW.sqrt().mul_(CUT_SIGMA).add_(mean_BHW).add_(CUT_PHOTONS[scale])
+    flat = flat_nonzero(n_BHW > limit)
+    n, mean = n_BHW.reshape(-1)[flat], mean_BHW.reshape(-1)[flat]
+    height, width = n_BHW.shape[1:]
+    b, at = flat // (height * width), flat % (height * width)
+    return b, at // width, at % width, n, mean
 
 
-def _pad_by_frame(
+def _brightest(
+    maxima_BHW: torch.Tensor, b: torch.Tensor, i: torch.Tensor, j: torch.Tensor, span: torch.Tensor
+) -> torch.Tensor:
+    """Return the largest pixel of each box."""
+    step = torch.arange(max(SCALES_PX) // CELL_PX, device=span.device)
+    inside = torch.minimum(step, span[:, None] - 1)
+    rows, columns = i[:, None] + inside, j[:, None] + inside
+    return maxima_BHW[b[:, None, None], rows[:, :, None], columns[:, None, :]].amax((1, 2))
+
+
+def _pad_by_row(
     b: torch.Tensor, columns: list[torch.Tensor], n_batch: int
 ) -> tuple[torch.Tensor, ...]:
-    """Lay candidates out as (B, K), the first K of each frame."""
-    per_frame = torch.bincount(b, minlength=n_batch)
-    start = functional.pad(per_frame.cumsum(0), (1, 0))[:-1]
+    """Lay candidates out as (rows, K), the first K of each row."""
+    per_row = torch.bincount(b, minlength=n_batch)
+    start = functional.pad(per_row.cumsum(0), (1, 0))[:-1]
     rank = torch.arange(len(b), device=b.device) - start[b]
     keep = rank < CANDIDATES_PER_SCALE
     laid = []
