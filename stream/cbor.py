@@ -58,23 +58,27 @@ def read_map(message: memoryview, into: dict[Any, Any]) -> None:
 class _Reader:
     """A position in the message. Each method consumes what it returns."""
 
-    __slots__ = ("_at", "_n_items", "_view")
+    __slots__ = ("_at", "_end", "_n_items", "_view")
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
+        self._end = len(view)
         self._at = 0
         self._n_items = 0
 
     @property
     def left(self) -> int:
-        return len(self._view) - self._at
+        return self._end - self._at
 
     def head(self) -> tuple[int, int, int | None]:
         """Return major type, additional information and argument (None: indefinite)."""
         self._n_items += 1
         if self._n_items > MAX_ITEMS:
             raise WireError(f"more than {MAX_ITEMS} CBOR items in one message")
-        initial = self.take(1)[0]
+        if self._at >= self._end:
+            raise WireError(f"CBOR ends at offset {self._at}, where an item is expected")
+        initial = self._view[self._at]
+        self._at += 1
         major, info = initial >> 5, initial & 31
         if info < 24:
             return major, info, info
@@ -85,10 +89,11 @@ class _Reader:
         raise WireError(f"CBOR byte {initial:#04x} at offset {self._at - 1} is not allowed")
 
     def take(self, n: int) -> memoryview:
-        if n > self.left:
-            raise WireError(f"CBOR needs {n} bytes at offset {self._at}; {self.left} are left")
-        self._at += n
-        return self._view[self._at - n : self._at]
+        start = self._at
+        if n > self._end - start:
+            raise WireError(f"CBOR needs {n} bytes at offset {start}; {self.left} are left")
+        self._at = start + n
+        return self._view[start : start + n]
 
     def item(self, depth: int) -> Any:
         """Return the next data item, which stands `depth` levels deep."""
