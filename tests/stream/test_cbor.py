@@ -99,7 +99,7 @@ def test_anything_but_a_map_is_refused(packed: bytes) -> None:
 
 @pytest.mark.parametrize("length", ["5b", "7b", "9b", "bb"])
 def test_a_length_beyond_the_message_is_not_believed(length: str) -> None:
-    with pytest.raises(WireError, match="are left"):
+    with pytest.raises(WireError, match="are left|CBOR ends"):
         read(b"\xa1\x61k" + bytes.fromhex(length) + b"\xff" * 8)
 
 
