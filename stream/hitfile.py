@@ -39,10 +39,11 @@ PEAK_COLUMNS = {
 BITSHUFFLE_FILTER = 32008
 LZ4_FILTER = 32004
 _BITSHUFFLE_LZ4 = 2  # bitshuffle's number for LZ4 in its filter values
+_BITSHUFFLE_VERSION = (0, 4)
 _DEFAULT_BLOCK_BYTES = 8192
-_COLUMN_CHUNK = 1024
+_COLUMN_CHUNK = 256  # a flush rewrites the last chunk of every column
 # Frames have tens of peaks: chunks to the right of them are never made and read as zero.
-_PEAK_CHUNK = (64, 128)
+_PEAK_CHUNK = (32, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +278,9 @@ def _create_images(group: h5py.Group, plane: Plane, block: int) -> None:
     create = h5p.create(h5p.DATASET_CREATE)
     create.set_chunk((1, *plane.shape))
     if plane.filter_id == BITSHUFFLE_FILTER:
-        values = (0, 4, dtype.itemsize, block // dtype.itemsize, _BITSHUFFLE_LZ4)
+        values: tuple[int, ...] = (block // dtype.itemsize, _BITSHUFFLE_LZ4)
+        if not h5z.filter_avail(BITSHUFFLE_FILTER):  # where it is, it adds the first three
+            values = (*_BITSHUFFLE_VERSION, dtype.itemsize, *values)
         create.set_filter(BITSHUFFLE_FILTER, h5z.FLAG_OPTIONAL, values)
     elif plane.filter_id == LZ4_FILTER:
         create.set_filter(LZ4_FILTER, h5z.FLAG_OPTIONAL, (block,))

@@ -27,7 +27,7 @@ from hitfinder.stream.swmr import Columns, create_growing, reopen_growing
 
 UNKNOWN_NOTE = "unknown is NaN for real numbers, -1 for whole numbers, empty for text"
 _CHUNK_ROWS = 256
-_BLOCK_ROWS = 65536  # rows built at once for frames without a slot: 25 MB
+_BLOCK_ROWS = 65536  # rows built at once for frames without a slot: 30 MB
 
 
 def _text(width: int) -> np.dtype[Any]:
@@ -181,11 +181,11 @@ class Ledger:
             template: what holds for all of them (series, header values); no image is stored.
             unjudged: its frames in any order; a frame named twice gets one row.
         """
-        frames = np.unique(np.asarray(unjudged.frames, np.int64))
+        frames = np.asarray(unjudged.frames, np.int64)
         self._grow(frames)
-        seen = np.frombuffer(self._seen, np.uint8)
-        fresh = frames[seen[frames] == 0] if len(frames) else frames
-        del seen  # a bytearray cannot grow while an array borrows it
+        wanted = np.zeros(len(self._seen), bool)
+        wanted[frames] = True
+        fresh = np.flatnonzero(wanted & (np.frombuffer(self._seen, np.uint8) == 0))
         row = rows_of([template])
         row["outcome"] = _plain("outcome", unjudged.outcome.value)
         row["reason"] = _plain("reason", unjudged.reason)
