@@ -123,13 +123,13 @@ class Calibration:
     Attributes:
         slope: float64 (2,), Platt slope of (any, spots3).
         offset: float64 (2,), Platt offset.
-        blank_scores: float32 (2, n_blanks), calibrated logits of blanks, rising.
+        blank_scores: float32 (n,) for any and for spots3: calibrated logits of blanks, rising.
         spot: float64 (4,), logistic coefficients of a spot: 1, evidence, rest, log10 mean.
     """
 
     slope: NDArray[np.float64]
     offset: NDArray[np.float64]
-    blank_scores: NDArray[np.float32]
+    blank_scores: tuple[NDArray[np.float32], NDArray[np.float32]]
     spot: NDArray[np.float64]
 
     def scores(self, logits_B2: NDArray[np.float32]) -> NDArray[np.float64]:

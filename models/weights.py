@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from hitfinder.models.errors import ModelError
-from hitfinder.models.gate import Calibration, GateNet
+from hitfinder.models.gate import Calibration, GateMode, GateNet
 from hitfinder.models.water import WaterTable
 
 FORMAT = "hitfinder-gate-1"
@@ -110,7 +110,8 @@ def save(
     arrays = {f"net.{name}": t.detach().cpu().numpy() for name, t in net.state_dict().items()}
     arrays["calibration.slope"] = calibration.slope
     arrays["calibration.offset"] = calibration.offset
-    arrays["calibration.blank_scores"] = calibration.blank_scores
+    for mode, scores in zip(GateMode, calibration.blank_scores, strict=True):
+        arrays[f"calibration.blank_scores_{mode}"] = scores
     arrays["calibration.spot"] = calibration.spot
     arrays["water.q_inv_A"], arrays["water.f2_e2"] = water.q_inv_A, water.f2_e2
     packed = safetensors.numpy.save({k: np.ascontiguousarray(a) for k, a in arrays.items()})
@@ -151,7 +152,10 @@ def _unpack(
         calibration = Calibration(
             slope=arrays["calibration.slope"],
             offset=arrays["calibration.offset"],
-            blank_scores=arrays["calibration.blank_scores"],
+            blank_scores=(
+                arrays["calibration.blank_scores_any"],
+                arrays["calibration.blank_scores_spots3"],
+            ),
             spot=arrays["calibration.spot"],
         )
         water = WaterTable(arrays["water.q_inv_A"], arrays["water.f2_e2"])
