@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -143,3 +144,28 @@ def test_its_headless_bslz4_series_is_read_in_lenient_mode_alone(peer_env, tmp_p
         lenient = wire.decode(parts, lenient=True)
         assert isinstance(lenient, Frame)
         assert np.array_equal(bslz4.decode(lenient.blobs[0]), expected)
+
+
+def test_the_daemon_judges_every_frame_of_its_lz4_series(peer_env, tmp_path, frames):
+    python = peer_env("eiger-simulator", SIMULATOR)
+    out = tmp_path / "runs"
+    command = [str(Path(sys.executable).with_name("hitfinder-stream")), "run"]
+    command += ["--out", str(out), "--device", "cpu", "--max-series", "1"]
+    command += ["--results", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0"]
+    with (
+        simulator(python, tmp_path / "frames.h5", "lz4") as sender,
+        subprocess.Popen(
+            [*command, "--source", sender.endpoint], stdout=subprocess.PIPE, text=True
+        ) as daemon,
+    ):
+        try:
+            assert daemon.stdout is not None
+            assert daemon.stdout.readline().startswith("ready")
+            acquire(sender)
+            assert daemon.wait(90) == 0
+        finally:
+            daemon.kill()
+    (summary,) = out.glob("series_*/summary.json")
+    said = json.loads(summary.read_text())
+    assert said["n_announced"] == N_FRAMES
+    assert said["counts"]["hit"] + said["counts"]["miss"] == N_FRAMES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from hitfinder.sim.encoding import Encoder
 from hitfinder.stream import bslz4, wire
 from hitfinder.stream.errors import WireError
 from hitfinder.stream.messages import Frame, SeriesEnd, SeriesStart
+from hitfinder.stream.recordings import open_recordings
 
 pytestmark = pytest.mark.system
 
@@ -57,6 +59,33 @@ def messages_of_its_sender() -> list[list[bytes]]:
             messages.append(pull.recv_multipart())
         assert child.wait(CHILD_LIMIT_S) == 0
     return messages
+
+
+def judged_by_the_daemon(endpoint: str, out: Path) -> Path:
+    """Run the daemon for one series and return its folder."""
+    (out / "config.toml").write_text(
+        "[source]\nlenient = true\n[sink]\nmiss_sample_fraction = 1.0\n"
+    )
+    command = [str(Path(sys.executable).with_name("hitfinder-stream")), "run"]
+    command += ["--source", endpoint, "--out", str(out), "--config", str(out / "config.toml")]
+    command += ["--results", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0"]
+    command += ["--device", "cpu", "--max-series", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    (folder,) = out.glob("series_*")
+    return folder
+
+
+def test_the_daemon_judges_and_keeps_its_senders_frames(tmp_path):
+    with peer("send") as child:
+        assert child.stdout is not None
+        folder = judged_by_the_daemon(child.stdout.readline().strip(), tmp_path)
+    counts = json.loads((folder / "summary.json").read_text())["counts"]
+    assert counts["hit"] + counts["miss"] == sum(counts.values()) == 3
+    recordings = open_recordings(sorted(folder.glob("*s_000001.h5")))
+    kept = [m for r in recordings for m in r.messages() if isinstance(m, Frame)]
+    values = {np.unique(bslz4.decode(frame.blobs[0])).tobytes() for frame in kept}
+    assert values == {np.uint16(number).tobytes() for number in range(3)}
 
 
 def test_its_senders_series_is_read_in_lenient_mode_and_refused_in_strict():
