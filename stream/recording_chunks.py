@@ -15,6 +15,7 @@ from hitfinder.stream.errors import WireError
 from hitfinder.stream.messages import PIXEL_TYPES, Blob, Codec, check_shape
 
 CHANNEL = "threshold_1"
+OURS = "/entry/hitfinder"  # what this program adds to the files of a run
 BITSHUFFLE, BITSHUFFLE_LZ4 = 32008, 2
 LZ4 = 32004
 # Pixel types that are not counts in a detector's sense, and what holds their counts.
@@ -22,6 +23,19 @@ _COUNTS_OF = {"int8": "uint8", "int16": "uint16"}
 # What h5py raises for a damaged file: which of them depends on where the damage is.
 HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
 SUPPORTED = "uint8, uint16, uint32, or another integer or float type holding whole counts"
+
+
+def channels_beside(images: h5py.Dataset) -> dict[str, h5py.Dataset]:
+    """Return channel -> data set: the images and, in a file of a run of ours, its neighbours."""
+    found = {CHANNEL: images}
+    if OURS in images.file and not images.is_virtual:
+        for name, other in images.parent.items():
+            is_row_aligned = (
+                isinstance(other, h5py.Dataset) and other.shape[:1] == images.shape[:1]
+            )
+            if is_row_aligned and other.ndim == 3 and other != images and not other.is_virtual:
+                found[name] = other
+    return found
 
 
 def pixel_type(stored: np.dtype[np.generic]) -> str | None:
@@ -35,16 +49,17 @@ def pixel_type(stored: np.dtype[np.generic]) -> str | None:
 class ChunkReader:
     """Reads frames of one image data set, a row (of three axes) or the whole (of two)."""
 
-    def __init__(self, images: h5py.Dataset) -> None:
+    def __init__(self, images: h5py.Dataset, channel: str = CHANNEL) -> None:
         """Look at how the frames are stored.
 
         Args:
             images: shape (N, ss, fs) or (ss, fs); stays the caller's to close.
+            channel: name of the threshold that they were taken at.
 
         Raises:
             WireError: a shape or pixel type that no detector frame has.
         """
-        self._images = images
+        self._images, self._channel = images, channel
         self.where = f"{images.file.filename}:{images.name}"
         dtype = pixel_type(images.dtype)
         if dtype is None or images.ndim not in (2, 3):
@@ -109,7 +124,7 @@ class ChunkReader:
         return self._blob(Codec.NONE, counts.itemsize, counts.tobytes())
 
     def _blob(self, codec: Codec, elem_size: int, payload: bytes) -> Blob:
-        return Blob(CHANNEL, self.shape, self.dtype, codec, elem_size, memoryview(payload))
+        return Blob(self._channel, self.shape, self.dtype, codec, elem_size, memoryview(payload))
 
 
 def whole_counts(stored: NDArray[np.generic], dtype: str, where: str) -> NDArray[np.generic]:

@@ -18,13 +18,18 @@ import numpy as np
 
 from hitfinder.stream.errors import StoreError, WireError
 from hitfinder.stream.messages import MAX_FRAMES, SeriesStart
-from hitfinder.stream.recording_chunks import CHANNEL, HDF5_ERRORS, SUPPORTED, pixel_type
+from hitfinder.stream.recording_chunks import (
+    HDF5_ERRORS,
+    OURS,
+    SUPPORTED,
+    channels_beside,
+    pixel_type,
+)
 from hitfinder.stream.recording_header import as_number, read_header
 from hitfinder.stream.recording_series import RecordedSeries, Span, open_h5
 from hitfinder.stream.recording_virtual import virtual_spans
 
 _DATA_FILE = re.compile(r"data_\d+")
-_OURS = "/entry/hitfinder"  # what this program adds to the files of a run
 _SPECIFIC = "/entry/instrument/detector/detectorSpecific/"
 # Where the images stand in the layouts met; the first that is there is the one.
 KNOWN_PLACES = (
@@ -134,7 +139,7 @@ def _start_reader(
         n_frames=n_frames,
         shape=(int(images.shape[-2]), int(images.shape[-1])),
         dtype=pixel_type(images.dtype),
-        channels=(CHANNEL,),
+        channels=tuple(channels_beside(images)),
         header={"recording": str(path)},
     )
     return partial(_read_start, path, name, layout)
@@ -167,7 +172,7 @@ def _truth(images: h5py.Dataset, n_frames: int) -> Mapping[int, bool]:
 
 def _identity(file: h5py.File) -> tuple[int | None, str | None]:
     """Return the series id and unique id that a file of a run of ours, or a master, keeps."""
-    group = file.get(_OURS)
+    group = file.get(OURS)
     if _is_group(group) and "series" in group.attrs:
         uid = group.attrs.get("series_uid")
         return int(group.attrs["series"]), uid if isinstance(uid, str) and uid else None
@@ -247,7 +252,7 @@ def _data_file(path: Path, file: h5py.File, name: str) -> _DataFile:
 def _announced(file: h5py.File, first: _DataFile) -> int | None:
     """Return nimages times ntrigger; None for a run of ours, which holds a selection."""
     with open_h5(first.path) as data:
-        if _OURS in data:
+        if OURS in data:
             return None
     counts = [file.get(_SPECIFIC + name) for name in ("nimages", "ntrigger")]
     if not all(isinstance(c, h5py.Dataset) and c.dtype.kind in "ui" for c in counts):

@@ -14,7 +14,7 @@ import h5py
 
 from hitfinder.stream.errors import StoreError, WireError
 from hitfinder.stream.messages import Frame, FrameHeader, Message, SeriesEnd, SeriesStart
-from hitfinder.stream.recording_chunks import HDF5_ERRORS, ChunkReader
+from hitfinder.stream.recording_chunks import HDF5_ERRORS, ChunkReader, channels_beside
 
 Replayed = Message | WireError
 
@@ -124,12 +124,13 @@ def _frames(span: Span, start: SeriesStart) -> Iterator[Replayed]:
         return
     with file:
         try:
-            reader = ChunkReader(file[span.dataset])
+            channels = channels_beside(file[span.dataset])
+            readers = [ChunkReader(images, name) for name, images in channels.items()]
         except (*HDF5_ERRORS, WireError) as error:
             yield from _unreadable(span, start, f"{span.path}:{span.dataset}: {error}")
             return
         for frame, row in enumerate(span.rows, span.first_frame):
-            yield _frame(reader, row, FrameHeader(start.series, frame, start.series_uid))
+            yield _frame(readers, row, FrameHeader(start.series, frame, start.series_uid))
 
 
 def _unreadable(span: Span, start: SeriesStart, text: str) -> Iterator[WireError]:
@@ -137,8 +138,8 @@ def _unreadable(span: Span, start: SeriesStart, text: str) -> Iterator[WireError
         yield WireError(text, start.series, frame)
 
 
-def _frame(reader: ChunkReader, row: int, header: FrameHeader) -> Frame | WireError:
+def _frame(readers: Sequence[ChunkReader], row: int, header: FrameHeader) -> Frame | WireError:
     try:
-        return Frame(header, (reader.blob(row),))
+        return Frame(header, tuple(reader.blob(row) for reader in readers))
     except WireError as error:
         return WireError(str(error), header.series, header.frame)

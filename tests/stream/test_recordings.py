@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -479,6 +480,22 @@ def test_a_run_of_ours_replays_its_hits_under_its_own_id(tmp_path):
         assert [f.header.frame for f in frames_of(recording)] == list(range(7))
         assert np.array_equal(pixels_of(recording), stack)
     assert start_of(open_recording(folder.folder)).clen_m == 0.15
+
+
+def test_a_run_of_two_thresholds_replays_both_channels(tmp_path):
+    stack = images(4)
+    packed = [f.blobs[0] for f in frames_of(open_recording(write_stack(tmp_path / "s.h5", stack)))]
+    folder = SeriesFolder(tmp_path, SeriesStart(3), {})
+    for frame in range(2):
+        second = replace(packed[2 + frame], channel="threshold_2")
+        record = Record(series=3, frame=frame, outcome=Outcome.HIT)
+        folder.write([JudgedFrame(record, (packed[frame], second))])
+    folder.close({"hit": 2}, [], "end message")
+    recording = open_recording(folder.folder)
+    assert start_of(recording).channels == ("threshold_1", "threshold_2")
+    for number, frame in enumerate(frames_of(recording)):
+        assert [blob.channel for blob in frame.blobs] == ["threshold_1", "threshold_2"]
+        assert np.array_equal([bslz4.decode(b) for b in frame.blobs], stack[number::2])
 
 
 def test_a_file_that_a_killed_swmr_writer_left_is_read(tmp_path):
