@@ -30,6 +30,8 @@ from hitfinder.models.geometry import Geometry
 from hitfinder.models.judgement import Judgement
 from hitfinder.models.spots import MAX_PEAKS, Spots, locate, no_spots
 
+__all__ = ["Evidence", "Image", "Judgement", "Pipeline", "SeriesContext", "gather_evidence"]
+
 Image = NDArray[np.unsignedinteger]
 FEW_SATURATED = 64
 """Up to this many overflowed pixels the exposure of their cells is not worth correcting."""
