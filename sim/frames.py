@@ -33,6 +33,7 @@ from hitfinder.sim.physics import (
     WaterField,
     data_sets,
     water_field,
+    water_form_factor,
 )
 from hitfinder.sim.reflections import Crystal, random_quaternion, read_crystal
 
@@ -193,6 +194,7 @@ class FrameSource:
         self.hot_index = rng.choice(active, n_hot, replace=False) if n_hot else active[:0]
         span = self.settings.hot_photons
         self._hot_mean = np.array([_draw(rng, span, log=True) for _ in range(n_hot)])
+        self._form_factor = water_form_factor()
         self._crystals = crystals
         if self.settings.patterns == "generator" and not crystals:
             self._crystals = (read_crystal(),)
@@ -207,9 +209,14 @@ class FrameSource:
             frame += 1
 
     def draw(self, frame: int) -> Exposure:
-        """Return one exposure; the same number always gives the same frame."""
+        """Return one exposure; the same number always gives the same frame.
+
+        The scene, the background's photons and the Bragg photons come from three streams of
+        chance: with `hit_fraction` 0 and 1 a frame number gives the same water without and with
+        its crystal, and another flux shows the same crystal.
+        """
         s = self.settings
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0, frame)))
+        rng, water_rng, bragg_rng = self._streams(frame)
         is_hit = bool(rng.random() < s.hit_fraction)
         setting = self._setting(rng)
         n_photons, strength = _draw(rng, s.n_photons, log=True), _draw(rng, s.strength, log=True)
@@ -218,17 +225,25 @@ class FrameSource:
         center_fs, center_ss = self.detector.center_px
         center_px = (float(center_fs + shift_fs), float(center_ss + shift_ss))
         energy_eV, clen_m = setting.photon_energy_eV, setting.clen_m
-        field = water_field(self.detector, energy_eV, clen_m, n_photons, thickness_m, center_px)
-        image = draw_background(field, rng, s.dtype)
+        field = water_field(
+            self.detector,
+            energy_eV,
+            clen_m,
+            n_photons,
+            thickness_m,
+            center_px,
+            form_factor=self._form_factor,
+        )
+        image = draw_background(field, water_rng, s.dtype)
+        if len(self.hot_index):
+            _add_saturating(image, self.hot_index, water_rng.poisson(self._hot_mean))
         bragg, counts = None, np.zeros(0, np.int64)
         if is_hit:
             bragg = self._pattern(rng, setting, center_px)
             bragg = bragg.scaled(strength * n_photons / PULSE_PHOTONS)
-            counts = draw_counts(bragg.photons, rng)
+            counts = draw_counts(bragg.photons, bragg_rng)
             lit = np.flatnonzero(counts)
             _add_saturating(image, bragg.index[lit], counts[lit])
-        if len(self.hot_index):
-            _add_saturating(image, self.hot_index, rng.poisson(self._hot_mean))
         image[self.detector.gap_index] = np.iinfo(image.dtype).max
         return Exposure(
             frame=frame,
@@ -245,6 +260,13 @@ class FrameSource:
             bragg=bragg,
             bragg_counts=counts,
         )
+
+    def _streams(self, frame: int) -> list[np.random.Generator]:
+        """Return independent generators for a frame's scene, background and Bragg photons."""
+        return [
+            np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0, frame, stream)))
+            for stream in range(3)
+        ]
 
     def _setting(self, rng: np.random.Generator) -> DataSet:
         """Choose a frame's energy and camera length; no name where either was drawn freely."""

@@ -185,6 +185,7 @@ def water_field(
     thickness_m: float = JET_THICKNESS_M,
     beam_center_px: tuple[float, float] | None = None,
     horizontal_polarization: float = 1.0,
+    form_factor: CubicSpline | None = None,
 ) -> WaterField:
     """Prepare the mean water scattering of one shot on a detector.
 
@@ -196,6 +197,7 @@ def water_field(
         thickness_m: water along the beam.
         beam_center_px: (fs, ss) from the corner; the detector's own by default.
         horizontal_polarization: share of the beam polarised along fs, 0 to 1.
+        form_factor: `water_form_factor()`, for callers who need many fields; read if None.
 
     Raises:
         SimulationError: an energy, camera length, flux or thickness that is not positive.
@@ -213,7 +215,7 @@ def water_field(
     r2_m2 = (np.arange(RADIAL_STEPS + 1) + 0.5) * step_m2
     R_m = np.sqrt(r2_m2 + clen_m**2)
     sin_theta = np.sqrt((1 - clen_m / R_m) / 2)
-    form_factor = water_form_factor()
+    form_factor = form_factor or water_form_factor()
     # The table ends at q = 4 1/A; past it (10 keV below 0.11 m, the corners) F2 is held.
     q_inv_A = np.minimum(4 * np.pi * sin_theta / wavelength_A(photon_energy_eV), form_factor.x[-1])
     solid_angle = detector.pixel_size_m**2 * clen_m / R_m**3
