@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from hitfinder.stream.ledger import COLUMNS, ROW, UNKNOWN_NOTE, unknown_value
 from hitfinder.stream.messages import Blob, Codec
 from hitfinder.stream.results import Record
-from hitfinder.stream.swmr import Columns, create_growing
+from hitfinder.stream.swmr import Columns, create_growing, plain_text
 
 MAX_PEAKS = 1024  # width of the peak arrays, as Cheetah and OM write them
 PEAK_COLUMNS = {
@@ -268,8 +268,9 @@ def stamp(node: h5py.HLObject, attributes: Mapping[str, Any]) -> None:
     """Write plain values as attributes; None is left out, mappings and lists become JSON."""
     for key, value in attributes.items():
         if value is not None:
-            plain = isinstance(value, str | int | float)
-            node.attrs[key] = value if plain else json.dumps(value, default=str)
+            plain = isinstance(value, int | float)
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            node.attrs[key] = value if plain else plain_text(text)
 
 
 def _create_images(group: h5py.Group, plane: Plane, block: int) -> None:

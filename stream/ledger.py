@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from hitfinder.stream.errors import StoreError
 from hitfinder.stream.messages import MAX_FRAMES
 from hitfinder.stream.results import OUTCOMES, Outcome, Record
-from hitfinder.stream.swmr import Columns, create_growing, reopen_growing
+from hitfinder.stream.swmr import Columns, create_growing, plain_text, reopen_growing
 
 UNKNOWN_NOTE = "unknown is NaN for real numbers, -1 for whole numbers, empty for text"
 _CHUNK_ROWS = 256
@@ -141,7 +141,8 @@ class Ledger:
 
         def build(file: h5py.File) -> None:
             file.create_dataset("ledger", (0,), ROW, maxshape=(None,), chunks=(_CHUNK_ROWS,))
-            file["ledger"].attrs.update({"unknown": UNKNOWN_NOTE, **attributes})
+            said = {k: plain_text(v) if isinstance(v, str) else v for k, v in attributes.items()}
+            file["ledger"].attrs.update({"unknown": UNKNOWN_NOTE, **said})
 
         return cls(create_growing(path, build))
 
@@ -159,7 +160,7 @@ class Ledger:
         return ledger
 
     def __contains__(self, frame: int) -> bool:
-        return frame < len(self._seen) and self._seen[frame] != 0
+        return 0 <= frame < len(self._seen) and self._seen[frame] != 0
 
     def __len__(self) -> int:
         return self._rows.n_rows
@@ -207,12 +208,9 @@ class Ledger:
     def _grow(self, frames: NDArray[np.int64]) -> None:
         if not len(frames):
             return
-        low, high = int(frames.min()), int(frames.max())
-        if low < 0 or high >= MAX_FRAMES:
-            raise StoreError(
-                f"frame {low if low < 0 else high}: expected 0 to {MAX_FRAMES - 1}; "
-                "the receiver must refuse such a frame"
-            )
+        check_frame(int(frames.min()))
+        high = int(frames.max())
+        check_frame(high)
         if high >= len(self._seen):
             self._seen.extend(bytes(max(high + 1, 2 * len(self._seen)) - len(self._seen)))
 
@@ -224,6 +222,18 @@ class Ledger:
             self.counts[outcome.decode()] += n
         for i in np.flatnonzero(rows["row"] >= 0).tolist():
             self._places[int(frames[i])] = (rows["file"][i].decode(), int(rows["row"][i]))
+
+
+def check_frame(frame: int) -> None:
+    """Refuse a frame number that would make the ledger's memory grow without bound.
+
+    Raises:
+        StoreError: it is negative or not below `MAX_FRAMES`.
+    """
+    if not 0 <= frame < MAX_FRAMES:
+        raise StoreError(
+            f"frame {frame}: expected 0 to {MAX_FRAMES - 1}; the receiver must refuse it"
+        )
 
 
 def read_ledger(path: Path) -> NDArray[np.void]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hitfinder.stream.hitfile import stamp
 from hitfinder.stream.messages import SeriesStart
-from hitfinder.stream.swmr import LIBVER, replace_file
+from hitfinder.stream.swmr import LIBVER, plain_text, replace_file
 
 HC_EV_ANGSTROM = 12398.41984
 USER_MASK_BIT = 1 << 8  # NeXus pixel_mask: bit 8 is the user's mask
@@ -109,7 +109,7 @@ def write_master(
             entry.attrs["default"] = "data"
             entry["definition"] = "NXmx"
             if start.arm_date:
-                entry["start_time"] = start.arm_date
+                entry["start_time"] = plain_text(start.arm_date)
             _group(entry, "data", "NXdata")
             _write_experiment(entry, geometry)
             detector = _group(entry["instrument"], "detector", "NXdetector")
@@ -209,7 +209,7 @@ def _quantity(group: h5py.Group, name: str, value: Any, units: str | None = None
     """Write a value with its unit; nothing if it is unknown."""
     if value is None:
         return
-    group[name] = value
+    group[name] = plain_text(value) if isinstance(value, str) else value
     if units:
         group[name].attrs["units"] = units
 

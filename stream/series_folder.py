@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hitfinder.stream.errors import StoreError
 from hitfinder.stream.hitfile import HitFile, JudgedFrame, layout_of, read_columns
-from hitfinder.stream.ledger import Ledger, Unjudged, rows_of
+from hitfinder.stream.ledger import Ledger, Unjudged, check_frame, rows_of
 from hitfinder.stream.lists import write_geom, write_list
 from hitfinder.stream.messages import SeriesStart, pack_start, unpack_start
 from hitfinder.stream.nexus import (
@@ -235,6 +235,8 @@ class SeriesFolder:
         if self._summary is not None:
             raise StoreError(f"{self.folder.name}: closed; frames come too late")
         fresh = {f.record.frame: f for f in reversed(frames) if f.record.frame not in self._ledger}
+        for frame in fresh:
+            check_frame(frame)
         if fresh:
             with disk_errors(self.folder):
                 self._store(list(reversed(fresh.values())))

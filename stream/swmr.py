@@ -79,3 +79,8 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     part = path.with_name(path.name + ".part")
     write(part)
     os.replace(part, path)
+
+
+def plain_text(value: str) -> str:
+    """Return text as HDF5 can hold it: no NUL, no half of a surrogate pair."""
+    return value.replace("\0", " ").encode("utf-8", "replace").decode()
