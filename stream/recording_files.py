@@ -71,11 +71,11 @@ def _is_group(found: object) -> bool:
     return isinstance(found, h5py.Group)
 
 
-def _is_images(found: object, n_axes: tuple[int, ...]) -> bool:
+def _is_images(found: object) -> bool:
     return (
         isinstance(found, h5py.Dataset)
-        and found.ndim in n_axes
-        and found.size > 0
+        and found.ndim in (2, 3)
+        and min(found.shape[-2:]) > 0
         and pixel_type(found.dtype) is not None
     )
 
@@ -83,7 +83,7 @@ def _is_images(found: object, n_axes: tuple[int, ...]) -> bool:
 def _stacks(file: h5py.File) -> list[h5py.Dataset]:
     for place in KNOWN_PLACES:
         found = file.get(place)
-        if _is_images(found, (2, 3)):
+        if _is_images(found):
             return [found]
     return _stacks_in(file, "/")
 
@@ -92,13 +92,11 @@ def _stacks_in(file: h5py.File, inside: str) -> list[h5py.Dataset]:
     """Return all three-axis data sets below a group; of two-axis ones only a single one."""
     root = file.get(inside)
     if isinstance(root, h5py.Dataset):
-        if _is_images(root, (2, 3)):
+        if _is_images(root):
             return [root]
     elif root is not None:
         found: list[h5py.Dataset] = []
-        root.visititems(
-            lambda _name, item: found.append(item) if _is_images(item, (2, 3)) else None
-        )
+        root.visititems(lambda _name, item: found.append(item) if _is_images(item) else None)
         stacks = [item for item in found if item.ndim == 3]
         if stacks or len(found) == 1:
             return stacks or found
@@ -240,7 +238,7 @@ def _data_file(path: Path, file: h5py.File, name: str) -> _DataFile:
         images = group[name]
     except HDF5_ERRORS:
         return _DataFile(name, target, dataset, None)
-    if not _is_images(images, (2, 3)):
+    if not _is_images(images):
         raise WireError(
             f"{path}: /entry/data/{name} is not a stack of frames; expected (N, ss, fs) of "
             f"{SUPPORTED}"

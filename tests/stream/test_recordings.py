@@ -44,7 +44,9 @@ def start_of(recording) -> SeriesStart:
 
 
 def write_stack(path: Path, stack: np.ndarray, name: str = "/entry/data/data", **how) -> Path:
-    how = how or {"chunks": (1, *stack.shape[1:]), **hdf5plugin.Bitshuffle(cname="lz4")}
+    frame = stack.shape[1:]
+    bslz4_frames = {"chunks": (1, *frame), **hdf5plugin.Bitshuffle(cname="lz4")}
+    how = how or {"maxshape": (None, *frame), **bslz4_frames}
     with h5py.File(path, "a") as f:
         f.create_dataset(name, data=stack, **how)
     return path
@@ -123,6 +125,14 @@ def test_a_master_without_any_of_its_files_is_refused(tmp_path):
     (tmp_path / "run_data_000001.h5").unlink()
     with pytest.raises(StoreError, match="none of its 1 data files"):
         open_recording(master)
+
+
+def test_a_data_file_without_rows_yet_adds_no_frame(tmp_path):
+    stack = images(2)
+    empty = np.empty((0, *SHAPE), np.uint16)
+    recording = open_recording(write_master(tmp_path, [stack[:1], empty, stack[1:]]))
+    assert recording.n_frames == 2
+    assert np.array_equal(pixels_of(recording), stack)
 
 
 def test_a_data_file_cut_off_after_opening_makes_its_frames_errors(tmp_path):
