@@ -8,6 +8,7 @@ with its pixels. Protocol note, section 4.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import cbor2
@@ -18,6 +19,7 @@ from hitfinder.sim.detector import DetectorConfig, ExposureTimes, Series
 from hitfinder.sim.encoding import EncodedImage
 
 SELF_DESCRIBE = b"\xd9\xd9\xf7"
+DATE_TIME = 0
 MULTI_DIM_ROW_MAJOR = 40
 COMPRESSED = 56500
 # RFC 8746: little-endian typed arrays.
@@ -34,7 +36,7 @@ def start(config: DetectorConfig, series: Series) -> list[bytes]:
         fields |= _tables(config)
     if config.header_appendix:
         fields["user_data"] = config.header_appendix
-    ids = _ids("start", series) | {"arm_date": series.arm_date}
+    ids = _ids("start", series) | {"arm_date": _date_time(series.arm_date)}
     return _message(ids | dict(sorted(fields.items())))
 
 
@@ -49,7 +51,7 @@ def image(
     fields: dict[str, Any] = _ids("image", series) | {
         "image_id": frame,
         "real_time": _rational(times.real_ns),
-        "series_date": series.start_date,
+        "series_date": _date_time(series.start_date),
         "start_time": _rational(times.start_ns),
         "stop_time": _rational(times.stop_ns),
     }
@@ -135,6 +137,11 @@ def _multi_dim(array: NDArray[Any]) -> cbor2.CBORTag:
 
 def _typed(dtype: str, content: object) -> cbor2.CBORTag:
     return cbor2.CBORTag(TYPED_ARRAY[dtype], content)
+
+
+def _date_time(moment: datetime) -> cbor2.CBORTag:
+    """Return tag 0 + RFC 3339 text with milliseconds and offset, as real units write it."""
+    return cbor2.CBORTag(DATE_TIME, moment.isoformat(timespec="milliseconds"))
 
 
 def _rational(time_ns: int) -> list[int]:
