@@ -5,56 +5,67 @@
 
 #include <string.h>
 
-#if HAVE_X86
-#include <immintrin.h>
-#endif
-
 #define INLINE static inline __attribute__((always_inline))
 
-typedef struct {
-    uint64_t word[2];
-} bytes16;
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+typedef uint8_t bytes32 __attribute__((vector_size(32)));
 
-/* Load before store, so that the two ranges may overlap. */
-INLINE void copy16(uint8_t *to, const uint8_t *from) {
-    bytes16 held;
-    memcpy(&held, from, sizeof held);
-    memcpy(to, &held, sizeof held);
+#define BYTES_16(X, o, i)                                                                             \
+    X(o, i), X(o, i + 1), X(o, i + 2), X(o, i + 3), X(o, i + 4), X(o, i + 5), X(o, i + 6), X(o, i + 7),     \
+        X(o, i + 8), X(o, i + 9), X(o, i + 10), X(o, i + 11), X(o, i + 12), X(o, i + 13), X(o, i + 14),     \
+        X(o, i + 15)
+#define BYTE(o, i) (i) % (o)
+#define CYCLE(o) {{BYTES_16(BYTE, o, 0)}, {BYTES_16(BYTE, o, 16)}}
+/* Row `offset`: which of the `offset` bytes before a match each of its first 32 bytes repeats. The first
+ * half of row 16 is the identity, so that short matches need no branch on their offset. */
+static const bytes16 REPEATED[17][2] = {CYCLE(1),  CYCLE(1),  CYCLE(2),  CYCLE(3),  CYCLE(4),  CYCLE(5),
+                                        CYCLE(6),  CYCLE(7),  CYCLE(8),  CYCLE(9),  CYCLE(10), CYCLE(11),
+                                        CYCLE(12), CYCLE(13), CYCLE(14), CYCLE(15), CYCLE(16)};
+/* How many of 32 bytes are whole cycles of `offset` bytes. */
+static const uint8_t WHOLE[17] = {32, 32, 32, 30, 32, 30, 30, 28, 32, 27, 30, 22, 24, 26, 28, 30, 32};
+
+INLINE bytes16 load16(const uint8_t *from) {
+    bytes16 v;
+    memcpy(&v, from, sizeof v);
+    return v;
 }
 
-/* Copy n bytes, rounded up to 32; ranges at least 16 apart. */
-INLINE void copy_rounded(uint8_t *to, const uint8_t *from, size_t n) {
-    uint8_t *end = to + n;
-    do {
-        copy16(to, from);
-        copy16(to + 16, from + 16);
-        to += 32, from += 32;
-    } while (to < end);
+INLINE void store16(uint8_t *to, bytes16 v) { memcpy(to, &v, sizeof v); }
+
+/* Gather the bytes of v that `which` names. */
+typedef bytes16 picker(bytes16 v, bytes16 which);
+
+static inline bytes16 pick(bytes16 v, bytes16 which) {
+    bytes16 picked;
+    for (int i = 0; i < 16; i++) picked[i] = v[which[i]];
+    return picked;
 }
 
-/* Write n bytes, rounded up to at most n + 31, that repeat the `offset` (1 to 15) bytes before `to`. */
-INLINE void repeat_rounded(uint8_t *to, size_t offset, size_t n) {
-    const uint8_t *from = to - offset;
-    uint8_t *end = to + n;
-    if (offset == 1) {
-        bytes16 fill;
-        fill.word[0] = fill.word[1] = UINT64_C(0x0101010101010101) * *from;
-        do {
-            memcpy(to, &fill, 16);
-            memcpy(to + 16, &fill, 16);
-            to += 32;
-        } while (to < end);
-        return;
-    }
-    /* Each copy doubles the distance that is right, until whole vectors are. */
-    while (offset < 16) {
-        copy16(to, from);
-        to += offset;
-        offset *= 2;
-    }
-    while (to < end) {
-        copy16(to, from);
-        to += 16, from += 16;
+/* Repeat what stands `offset` bytes back, n bytes rounded up: at most MATCH_SLACK are written too many. */
+#define MATCH_SLACK 32
+INLINE void copy_match(uint8_t *out, size_t offset, size_t n, picker *pick16) {
+    const uint8_t *from = out - offset;
+    const bytes16 *which = REPEATED[offset < 16 ? offset : 16];
+    bytes16 last = load16(from);
+    union {
+        bytes16 half[2];
+        bytes32 whole;
+    } cycles;
+    cycles.half[0] = pick16(last, which[0]);
+    store16(out, cycles.half[0]);
+    if (n <= 16) return;
+    if (offset >= 32) {
+        for (size_t i = 16; i < n; i += 32) {
+            bytes32 v;
+            memcpy(&v, from + i, 32);
+            memcpy(out + i, &v, 32);
+        }
+    } else if (offset > 16) {
+        for (size_t i = 16; i < n; i += 16) store16(out + i, load16(from + i));
+    } else {
+        cycles.half[1] = pick16(last, which[1]);
+        bytes32 v = cycles.whole;
+        for (size_t i = 0; i < n; i += WHOLE[offset]) memcpy(out + i, &v, 32);
     }
 }
 
@@ -69,14 +80,16 @@ INLINE const uint8_t *long_length(const uint8_t *in, const uint8_t *in_end, size
     return in;
 }
 
-INLINE const char *decode(const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out, size_t slack) {
+INLINE const char *decode(const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out, size_t slack,
+                          picker *pick16) {
     const uint8_t *const in_end = in + n_in;
     uint8_t *const out_start = out, *const out_end = out + n_out, *const wild_end = out_end + slack;
     while (in < in_end) {
         unsigned token = *in++;
         size_t length = token >> 4;
-        if (length < 15 && in_end - in >= 32 && wild_end - out >= 16 && (size_t)(out_end - out) >= length) {
-            copy16(out, in);
+        if (length < 15 && in_end - in >= 32 && wild_end - out >= 32) {
+            /* May pass out_end, never wild_end; the match then does not fit. */
+            store16(out, load16(in));
             in += length, out += length;
         } else {
             if (length == 15 && !(in = long_length(in, in_end, &length, n_out)))
@@ -95,19 +108,34 @@ INLINE const char *decode(const uint8_t *in, size_t n_in, uint8_t *out, size_t n
             return "a match length runs past the end";
         length += 4;
         if (offset == 0 || offset > (size_t)(out - out_start)) return "a match starts before the block";
-        if (length > (size_t)(out_end - out)) return "a match exceeds the decoded size";
-        if ((size_t)(wild_end - out) < length + 32) {
-            for (size_t i = 0; i < length; i++) out[i] = out[i - offset];
-        } else if (offset >= 16) {
-            copy_rounded(out, out - offset, length);
+        if ((ptrdiff_t)length > out_end - out) return "a match exceeds the decoded size";
+        if (wild_end - out >= (ptrdiff_t)length + MATCH_SLACK) {
+            copy_match(out, offset, length, pick16);
         } else {
-            repeat_rounded(out, offset, length);
+            for (size_t i = 0; i < length; i++) out[i] = out[i - offset];
         }
         out += length;
     }
     return "it ends before its last literals";
 }
 
+#if HAVE_X86
+#include <immintrin.h>
+
+#define AVX2 __attribute__((target("avx2"))) static
+
+AVX2 inline bytes16 pick_avx2(bytes16 v, bytes16 which) {
+    return (bytes16)_mm_shuffle_epi8((__m128i)v, (__m128i)which);
+}
+
+AVX2 const char *decode_avx2(const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out, size_t slack) {
+    return decode(in, n_in, out, n_out, slack, pick_avx2);
+}
+#endif
+
 const char *lz4_decode(const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out, size_t slack) {
-    return decode(in, n_in, out, n_out, slack);
+#if HAVE_X86
+    if (__builtin_cpu_supports("avx2")) return decode_avx2(in, n_in, out, n_out, slack);
+#endif
+    return decode(in, n_in, out, n_out, slack, pick);
 }
