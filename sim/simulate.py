@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from rich.console import Console
 from rich.progress import Progress
 
 from hitfinder import HitfinderError
@@ -193,7 +194,7 @@ def _send_all(
     """Send one series a data set and return how many were armed."""
     is_shown = sys.stderr.isatty() if options.progress is None else options.progress
     emulator.initialize()
-    with Progress(disable=not is_shown) as progress:
+    with Progress(console=Console(stderr=True), disable=not is_shown) as progress:
         for dataset, source in zip(datasets, sources, strict=True):
             bar = progress.add_task(f"data set {dataset}", total=options.frames)
             emulator.configure(**_setting_fields(dataset))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -78,6 +80,17 @@ def eventually(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline_s, "condition not met in time"
         threading.Event().wait(0.005)
+
+
+def test_the_emulator_shares_no_code_with_the_receiving_floor():
+    program = (
+        "import sys, hitfinder.sim.simulate;"
+        "print(sorted(m for m in sys.modules if m.startswith('hitfinder.stream')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("protocol", ["v1", "v2"])
