@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.sim.crystal import Beam, bragg_pattern
+from hitfinder.sim.frame_settings import FrameSettings, check_settings
+from hitfinder.sim.nuisances import Nuisances, Span, draw_nuisances, draw_span
 from hitfinder.sim.patterns import (
     Pattern,
     Spots,
@@ -29,7 +30,6 @@ from hitfinder.sim.physics import (
     PULSE_PHOTONS,
     DataSet,
     Detector,
-    SimulationError,
     WaterField,
     data_sets,
     water_field,
@@ -37,54 +37,18 @@ from hitfinder.sim.physics import (
 )
 from hitfinder.sim.reflections import Crystal, random_quaternion, read_crystal
 
+__all__ = [
+    "Exposure",
+    "FrameSettings",
+    "FrameSource",
+    "Nuisances",
+    "Span",
+    "draw_background",
+    "draw_counts",
+]
+
 # A reflection is in the truth from this many expected photons on (physics.md, peak positions).
 TRUTH_PHOTONS = 3.0
-SHIPPED_CRYSTAL_UM = 10.0
-SHIPPED_BANDWIDTH = 0.01
-
-# A value, or the two ends between which each frame draws its own.
-Span = float | tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class FrameSettings:
-    """What a source's frames are like. A `Span` of two values is drawn anew for each frame.
-
-    Attributes:
-        datasets: data sets ("01" to "09") to draw from evenly.
-        photon_energy_eV, clen_m: instead of the data sets' (generator only).
-        hit_fraction: share of frames with a crystal in the beam.
-        n_photons: photons a pulse; a pair is drawn evenly in the logarithm.
-        strength: factor on the Bragg photons alone; a pair evenly in the logarithm.
-        crystal_um: edge of the crystal (a pair evenly in the logarithm); shipped ones are 10 um.
-        divergence_mrad: FWHM of the beam's divergence, which widens spots; 0 = as computed.
-        bandwidth: full relative width of the top hat (a pair evenly in the logarithm); shipped
-            patterns have 1 %.
-        thickness_jitter: relative sigma of the water's thickness.
-        center_jitter_px: sigma of the beam centre along each axis.
-        n_hot_pixels: hot pixels, at fixed places for a seed.
-        hot_photons: mean counts of a hot pixel, each drawn once evenly in the logarithm.
-        patterns: "shipped" (8 orientations a set) or "generator" (a new one every hit).
-        vary: also show shipped patterns mirrored and turned by 180 degrees.
-        dtype: pixel type.
-    """
-
-    datasets: tuple[str, ...] = ("02",)
-    photon_energy_eV: Span | None = None
-    clen_m: Span | None = None
-    hit_fraction: float = 0.2
-    n_photons: Span = PULSE_PHOTONS
-    strength: Span = 1.0
-    crystal_um: Span = SHIPPED_CRYSTAL_UM
-    divergence_mrad: Span = 0.0
-    bandwidth: Span = SHIPPED_BANDWIDTH
-    thickness_jitter: float = 0.0
-    center_jitter_px: float = 0.0
-    n_hot_pixels: int = 0
-    hot_photons: Span = (1.0, 1000.0)
-    patterns: Literal["shipped", "generator"] = "shipped"
-    vary: bool = False
-    dtype: Literal["uint8", "uint16", "uint32"] = "uint16"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,13 +82,16 @@ class Exposure:
     bragg_counts: NDArray[np.int64]
 
 
-def _draw(rng: np.random.Generator, span: Span, *, log: bool = False) -> float:
-    """Return the value, or one drawn between the two ends."""
-    if not isinstance(span, tuple):
-        return float(span)
-    if log:
-        return float(np.exp(rng.uniform(np.log(span[0]), np.log(span[1]))))
-    return float(rng.uniform(*span))
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """What one frame is made with, but for its crystal; see `Exposure`."""
+
+    is_hit: bool
+    setting: DataSet
+    n_photons: float
+    strength: float
+    thickness_m: float
+    center_px: tuple[float, float]
 
 
 def _add_saturating(
@@ -187,13 +154,13 @@ class FrameSource:
         self.settings = settings or FrameSettings()
         self.seed = seed
         self.detector = detector or Detector()
-        _check(self.settings, self.detector)
+        check_settings(self.settings, self.detector)
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
         n_hot = self.settings.n_hot_pixels
         active = np.flatnonzero(~self.detector.gap_mask)
         self.hot_index = rng.choice(active, n_hot, replace=False) if n_hot else active[:0]
         span = self.settings.hot_photons
-        self._hot_mean = np.array([_draw(rng, span, log=True) for _ in range(n_hot)])
+        self._hot_mean = np.array([draw_span(rng, span, log=True) for _ in range(n_hot)])
         self._form_factor = water_form_factor()
         self._crystals = crystals
         if self.settings.patterns == "generator" and not crystals:
@@ -215,32 +182,12 @@ class FrameSource:
         chance: with `hit_fraction` 0 and 1 a frame number gives the same water without and with
         its crystal, and another flux shows the same crystal.
         """
-        s = self.settings
-        rng, water_rng, bragg_rng = self._streams(frame)
-        is_hit = bool(rng.random() < s.hit_fraction)
-        setting = self._setting(rng)
-        n_photons, strength = _draw(rng, s.n_photons, log=True), _draw(rng, s.strength, log=True)
-        thickness_m = JET_THICKNESS_M * max(0.0, 1 + s.thickness_jitter * rng.standard_normal())
-        shift_fs, shift_ss = s.center_jitter_px * rng.standard_normal(2)
-        center_fs, center_ss = self.detector.center_px
-        center_px = (float(center_fs + shift_fs), float(center_ss + shift_ss))
-        energy_eV, clen_m = setting.photon_energy_eV, setting.clen_m
-        field = water_field(
-            self.detector,
-            energy_eV,
-            clen_m,
-            n_photons,
-            thickness_m,
-            center_px,
-            form_factor=self._form_factor,
-        )
-        image = draw_background(field, water_rng, s.dtype)
-        if len(self.hot_index):
-            _add_saturating(image, self.hot_index, water_rng.poisson(self._hot_mean))
+        rng, background_rng, bragg_rng = self._streams(frame)
+        scene = self._scene(rng)
+        image = self._background(scene, background_rng)
         bragg, counts = None, np.zeros(0, np.int64)
-        if is_hit:
-            bragg = self._pattern(rng, setting, center_px)
-            bragg = bragg.scaled(strength * n_photons / PULSE_PHOTONS)
+        if scene.is_hit:
+            bragg = self._pattern(rng, scene)
             counts = draw_counts(bragg.photons, bragg_rng)
             lit = np.flatnonzero(counts)
             _add_saturating(image, bragg.index[lit], counts[lit])
@@ -248,14 +195,14 @@ class FrameSource:
         return Exposure(
             frame=frame,
             image=image.reshape(self.detector.shape),
-            is_hit=is_hit,
-            dataset=setting.name or None,
-            photon_energy_eV=energy_eV,
-            clen_m=clen_m,
-            n_photons=n_photons,
-            strength=strength,
-            thickness_m=thickness_m,
-            beam_center_px=center_px,
+            is_hit=scene.is_hit,
+            dataset=scene.setting.name or None,
+            photon_energy_eV=scene.setting.photon_energy_eV,
+            clen_m=scene.setting.clen_m,
+            n_photons=scene.n_photons,
+            strength=scene.strength,
+            thickness_m=scene.thickness_m,
+            beam_center_px=scene.center_px,
             spots=self._truth(bragg),
             bragg=bragg,
             bragg_counts=counts,
@@ -268,62 +215,98 @@ class FrameSource:
             for stream in range(3)
         ]
 
+    def _scene(self, rng: np.random.Generator) -> _Scene:
+        """Draw what one frame is made with, but for its crystal."""
+        s = self.settings
+        is_hit = bool(rng.random() < s.hit_fraction)
+        setting = self._setting(rng)
+        n_photons = draw_span(rng, s.n_photons, log=True)
+        strength = draw_span(rng, s.strength, log=True)
+        thickness_m = JET_THICKNESS_M * max(0.0, 1 + s.thickness_jitter * rng.standard_normal())
+        shift_fs, shift_ss = s.center_jitter_px * rng.standard_normal(2)
+        center_fs, center_ss = self.detector.center_px
+        center_px = (float(center_fs + shift_fs), float(center_ss + shift_ss))
+        return _Scene(is_hit, setting, n_photons, strength, thickness_m, center_px)
+
     def _setting(self, rng: np.random.Generator) -> DataSet:
         """Choose a frame's energy and camera length; no name where either was drawn freely."""
         s = self.settings
         setting = data_sets()[s.datasets[int(rng.integers(len(s.datasets)))]]
         if s.photon_energy_eV is None and s.clen_m is None:
             return setting
-        energy_eV, clen_m = setting.photon_energy_eV, setting.clen_m
+        energy_eV = s.photon_energy_eV or setting.photon_energy_eV
         return DataSet(
             name="",
-            clen_m=clen_m if s.clen_m is None else _draw(rng, s.clen_m),
-            photon_energy_eV=energy_eV
-            if s.photon_energy_eV is None
-            else _draw(rng, s.photon_energy_eV),
+            clen_m=draw_span(rng, s.clen_m or setting.clen_m),
+            photon_energy_eV=draw_span(rng, energy_eV),
         )
 
-    def _pattern(
-        self, rng: np.random.Generator, setting: DataSet, center_px: tuple[float, float]
-    ) -> Pattern:
-        """Return the expected Bragg photons of one hit at 3e8 photons a pulse."""
+    def _background(self, scene: _Scene, rng: np.random.Generator) -> NDArray[np.unsignedinteger]:
+        """Draw water, nuisances and hot pixels: flat counts, gaps not masked."""
+        energy_eV, clen_m = scene.setting.photon_energy_eV, scene.setting.clen_m
+        field = water_field(
+            self.detector,
+            energy_eV,
+            clen_m,
+            scene.n_photons,
+            scene.thickness_m,
+            scene.center_px,
+            form_factor=self._form_factor,
+        )
+        image = draw_background(field, rng, self.settings.dtype)
+        if len(self.hot_index):
+            _add_saturating(image, self.hot_index, rng.poisson(self._hot_mean))
+        if self.settings.nuisances is not None:
+            photons = draw_nuisances(
+                self.settings.nuisances,
+                rng,
+                self.detector,
+                energy_eV,
+                clen_m,
+                scene.n_photons,
+                scene.center_px,
+            )
+            _add_saturating(image, *np.unique(photons, return_counts=True))
+        return image
+
+    def _pattern(self, rng: np.random.Generator, scene: _Scene) -> Pattern:
+        """Return the expected Bragg photons of one hit."""
         s = self.settings
-        divergence_mrad = _draw(rng, s.divergence_mrad)
+        divergence_mrad = draw_span(rng, s.divergence_mrad)
+        n_photons = scene.n_photons * scene.strength
         if s.patterns == "shipped":
-            return self._shipped(rng, setting, center_px, divergence_mrad)
+            pattern = self._shipped(rng, scene, divergence_mrad)
+            return pattern.scaled(n_photons / PULSE_PHOTONS)
         beam = Beam(
-            setting.photon_energy_eV,
-            setting.clen_m,
-            bandwidth=_draw(rng, s.bandwidth, log=True),
+            scene.setting.photon_energy_eV,
+            scene.setting.clen_m,
+            bandwidth=draw_span(rng, s.bandwidth, log=True),
             divergence_mrad=divergence_mrad,
+            n_photons=n_photons,
         )
         crystal = self._crystals[int(rng.integers(len(self._crystals)))]
-        crystal_um = _draw(rng, s.crystal_um, log=True)
+        crystal_um = draw_span(rng, s.crystal_um, log=True)
         turn = random_quaternion(rng)
-        return bragg_pattern(crystal, self.detector, beam, turn, crystal_um, center_px)
+        return bragg_pattern(crystal, self.detector, beam, turn, crystal_um, scene.center_px)
 
-    def _shipped(
-        self,
-        rng: np.random.Generator,
-        setting: DataSet,
-        center_px: tuple[float, float],
-        divergence_mrad: float,
-    ) -> Pattern:
-        """Choose one shipped pattern, as wide as asked for, on this detector."""
-        if setting.name not in self._shipped_sets:
-            self._shipped_sets[setting.name] = shipped_patterns(setting.name)
-        patterns = self._shipped_sets[setting.name]
+    def _shipped(self, rng: np.random.Generator, scene: _Scene, divergence_mrad: float) -> Pattern:
+        """Choose one shipped pattern, as wide as asked for, on this detector, at 3e8 photons."""
+        name = scene.setting.name
+        if name not in self._shipped_sets:
+            self._shipped_sets[name] = shipped_patterns(name)
+        patterns = self._shipped_sets[name]
         chosen = int(rng.integers(len(patterns)))
         turned = rng.random(2) < 0.5
         flip = (bool(turned[0]), bool(turned[1])) if self.settings.vary else (False, False)
-        sigma_px = spot_sigma_px(divergence_mrad, setting.clen_m)
-        key = (setting.name, chosen, sigma_px)
+        sigma_px = spot_sigma_px(divergence_mrad, scene.setting.clen_m)
+        key = (name, chosen, sigma_px)
         wide = self._widened.get(key) or widen(patterns[chosen], sigma_px)
         if not isinstance(self.settings.divergence_mrad, tuple):
             # At most 8 patterns of 9 data sets; a width drawn anew would never be met again.
             self._widened[key] = wide
         home_fs, home_ss = Detector().center_px
-        shift_px = (round(center_px[1] - home_ss), round(center_px[0] - home_fs))
+        center_fs, center_ss = scene.center_px
+        shift_px = (round(center_ss - home_ss), round(center_fs - home_fs))
         if flip == (False, False) and shift_px == (0, 0) and wide.shape == self.detector.shape:
             return wide
         return place(wide, self.detector.shape, shift_px, flip)
@@ -337,38 +320,3 @@ class FrameSource:
         ss = np.clip(np.rint(spots.ss), 0, n_ss - 1).astype(np.int64)
         fs = np.clip(np.rint(spots.fs), 0, n_fs - 1).astype(np.int64)
         return spots[(spots.photons >= TRUTH_PHOTONS) & ~self.detector.gap_mask[ss, fs]]
-
-
-def _check(settings: FrameSettings, detector: Detector) -> None:
-    """Refuse settings that no frame can have."""
-    unknown = [name for name in settings.datasets if name not in data_sets()]
-    if unknown or not settings.datasets:
-        raise SimulationError(
-            f"data sets {settings.datasets}; expected some of {', '.join(data_sets())}"
-        )
-    if not 0 <= settings.hit_fraction <= 1:
-        raise SimulationError(f"hit fraction {settings.hit_fraction}; expected 0 to 1")
-    if settings.patterns == "shipped":
-        _check_shipped(settings, detector)
-
-
-def _check_shipped(settings: FrameSettings, detector: Detector) -> None:
-    """Refuse what the shipped patterns were not made for."""
-    fixed = {
-        "crystal_um": SHIPPED_CRYSTAL_UM,
-        "bandwidth": SHIPPED_BANDWIDTH,
-        "photon_energy_eV": None,
-        "clen_m": None,
-    }
-    for name, value in fixed.items():
-        asked = getattr(settings, name)
-        if asked != value:
-            raise SimulationError(
-                f"{name} = {asked}; shipped patterns have {value or 'their own'}; "
-                'use patterns="generator"'
-            )
-    if detector.pixel_size_m != Detector().pixel_size_m:
-        raise SimulationError(
-            f"shipped patterns are made for 75 um pixels, not {detector.pixel_size_m:g} m; use "
-            'patterns="generator"'
-        )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hitfinder.sim.frames import FrameSettings, FrameSource
+from hitfinder.sim.frames import FrameSettings, FrameSource, Nuisances
 from hitfinder.sim.physics import Detector, SimulationError, water_mean
 from hitfinder.sim.reflections import Crystal, read_crystal
 
@@ -153,6 +153,33 @@ def test_hot_pixels_stay_where_they_are() -> None:
         image = source.draw(frame).image.copy()
         image[WINDOW.gap_mask] = 0
         assert np.array_equal(np.flatnonzero(image > 100), np.sort(source.hot_index))
+
+
+def test_nuisances_light_a_blank_but_do_not_make_it_a_hit() -> None:
+    plain = FrameSettings(datasets=("05",), hit_fraction=0.0)
+    dirty = Nuisances(streak_photons=2000.0, rings=3.0, stray_spots=20.0)
+    clean = FrameSource(plain, 3).draw(1)
+    lit = FrameSource(replace(plain, nuisances=dirty), 3).draw(1)
+    active = ~Detector().gap_mask
+    added = lit.image[active].astype(int) - clean.image[active]
+    assert added.min() >= 0
+    assert added.sum() > 1000
+    assert not lit.is_hit
+    assert len(lit.spots) == 0
+
+
+def test_a_streak_is_where_and_as_bright_as_asked_for() -> None:
+    streak = Nuisances(
+        streak_photons=20000.0, streak_angle_deg=90.0, streak_length_px=40.0, streak_width_px=2.0
+    )
+    small = Detector(shape=(512, 512))
+    settings = FrameSettings(datasets=("07",), hit_fraction=0.0)
+    clean = FrameSource(settings, 3, small).draw(0).image.astype(int)
+    added = FrameSource(replace(settings, nuisances=streak), 3, small).draw(0).image - clean
+    assert added.sum() == pytest.approx(20000, rel=0.04)
+    offset_px = np.arange(512) + 0.5 - 256
+    assert np.average(offset_px**2, weights=added.sum(axis=0)) == pytest.approx(4, rel=0.1)
+    assert np.average(abs(offset_px), weights=added.sum(axis=1)) == pytest.approx(40, rel=0.1)
 
 
 def test_energy_and_length_can_be_drawn_from_ranges(crystals: tuple[Crystal, ...]) -> None:
