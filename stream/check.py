@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.stream.errors import StoreError
-from hitfinder.stream.hitfile import MAX_PEAKS, read_columns
+from hitfinder.stream.hitfile import MAX_PEAKS, read_frames
 from hitfinder.stream.ledger import Unjudged, outcome_counts, read_ledger
 from hitfinder.stream.lists import read_list
 from hitfinder.stream.messages import MAX_FRAMES
-from hitfinder.stream.recovery import is_being_written, is_flagged, row_counts
+from hitfinder.stream.recovery import is_being_written, is_cut_short, row_counts
 from hitfinder.stream.results import OUTCOMES, Outcome
 from hitfinder.stream.series_folder import SeriesFolder
 from hitfinder.stream.summary import read_summary
@@ -86,8 +86,8 @@ def repair_folder(folder: Path) -> list[str]:
     Raises:
         StoreError: a living process writes the folder, or it holds nothing to carry on from.
     """
-    flagged = [f for f in sorted(folder.glob("*.h5")) if is_flagged(f)]
-    if (folder / "summary.json").exists() and not flagged and not list(folder.glob("*.part")):
+    cut_short = [f for f in sorted(folder.glob("*.h5")) if is_cut_short(f)]
+    if (folder / "summary.json").exists() and not cut_short and not list(folder.glob("*.part")):
         return []
     series = SeriesFolder.resume(folder)
     n_announced = min(series.start.n_frames or 0, MAX_FRAMES)
@@ -132,7 +132,7 @@ def _check_readable(folder: Path) -> Iterator[str]:
         if not (folder / name).exists():
             yield f"{name}: not there; run check --repair"
     for path in sorted(folder.glob("*.h5")):
-        if is_flagged(path):
+        if is_cut_short(path):
             yield f"{path.name}: its writer was killed; run check --repair"
             continue
         try:
@@ -187,7 +187,7 @@ def _check_places(folder: Path, rows: NDArray[np.void]) -> Iterator[str]:
     stored = rows[rows["row"] >= 0]
     said = {(r["file"].decode(), int(r["row"])): int(r["frame"]) for r in stored}
     for path in image_files(folder):
-        for i, frame in enumerate(read_columns(path)["frame"].tolist()):
+        for i, frame in enumerate(read_frames(path).tolist()):
             claimed = said.pop((path.name, i), None)
             if claimed is None:
                 yield f"{path.name}: row {i} (frame {frame}) has no ledger row"

@@ -189,9 +189,9 @@ class HitFile:
             for i, frame in enumerate(frames):
                 _write_image(dataset, first + i, frame.blobs[channel])
         n_peaks, arrays = peak_arrays([f.record for f in frames])
-        self._peaks.append(arrays)
-        self._n_peaks.append([n_peaks])
-        self._columns.append([rows[name] for name in COLUMNS])
+        self._peaks.write(first, arrays)
+        self._n_peaks.write(first, [n_peaks])
+        self._columns.write(first, [rows[name] for name in COLUMNS])
 
     def flush(self) -> None:
         """Hand everything appended to the operating system: it survives this process."""
@@ -211,6 +211,13 @@ def read_columns(path: Path) -> NDArray[np.void]:
         for name in COLUMNS:
             rows[name] = group[name][:n_rows]
     return rows
+
+
+def read_frames(path: Path) -> NDArray[np.int64]:
+    """Return the frame number of every row of a hit file; works while it grows."""
+    with h5py.File(path, "r", libver="latest", swmr=True) as file:
+        frames: NDArray[np.int64] = file["entry/hitfinder/frame"][:]
+    return frames
 
 
 def _write_image(dataset: h5d.DatasetID, row: int, blob: Blob) -> None:

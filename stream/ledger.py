@@ -172,8 +172,9 @@ class Ledger:
     def append(self, rows: NDArray[np.void]) -> None:
         """Add rows of dtype `ROW`; the caller has made sure that none of their frames is in."""
         if len(rows):
+            self._grow(rows["frame"])
+            self._rows.write(len(self), [rows])
             self._note(rows)
-            self._rows.append([rows])
 
     def append_unjudged(self, template: Record, unjudged: Unjudged) -> int:
         """Add a row for each frame that has none yet; return how many were added.

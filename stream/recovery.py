@@ -105,20 +105,22 @@ def _final(a: int, b: int, c: int) -> int:
     return b
 
 
-def is_flagged(path: Path) -> bool:
-    """Return whether a file says that it is being written (or that its writer was killed)."""
+def is_cut_short(path: Path) -> bool:
+    """Return whether a file was not closed: flagged as being written, or shorter than it says."""
     with path.open("rb") as file:
         head = file.read(_SUPERBLOCK.size)
+        n_bytes = os.fstat(file.fileno()).st_size
     if len(head) < _SUPERBLOCK.size or head[:8] != _SIGNATURE or head[8] < 3:
         return False
-    return head[11] != 0
+    end: int = struct.unpack_from("<Q", head, _END_OF_FILE)[0]
+    return head[11] != 0 or end > n_bytes
 
 
 def clear_flags(path: Path) -> bool:
-    """Clear the consistency flags of a dead writer's file; return whether any was set.
+    """Clear the consistency flags of a dead writer's file; return whether it was cut short.
 
-    The end-of-file address is set to what the file holds: a killed writer may have allocated
-    more than the superblock says.
+    A killed writer may have written more than the superblock says, one on a full disk less: the
+    end-of-file address and the file's length are made equal.
 
     Raises:
         StoreError: not an HDF5 file with a version 3 superblock, or a damaged superblock.
@@ -126,10 +128,10 @@ def clear_flags(path: Path) -> bool:
     with path.open("r+b") as file:
         head = bytearray(file.read(_SUPERBLOCK.size + 4))
         _check_superblock(path, bytes(head))
-        if head[11] == 0:
-            return False
         end = struct.unpack_from("<Q", head, _END_OF_FILE)[0]
         n_bytes = os.fstat(file.fileno()).st_size
+        if head[11] == 0 and end <= n_bytes:
+            return False
         head[11] = 0
         struct.pack_into("<Q", head, _END_OF_FILE, max(end, n_bytes))
         struct.pack_into("<I", head, _SUPERBLOCK.size, lookup3(bytes(head[: _SUPERBLOCK.size])))

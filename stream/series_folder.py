@@ -22,19 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.stream.errors import StoreError
-from hitfinder.stream.hitfile import HitFile, JudgedFrame, layout_of, read_columns
+from hitfinder.stream.hitfile import JudgedFrame, read_columns, read_frames
 from hitfinder.stream.ledger import Ledger, Unjudged, check_frame, rows_of
 from hitfinder.stream.lists import write_geom, write_list
 from hitfinder.stream.messages import SeriesStart, pack_start, unpack_start
-from hitfinder.stream.nexus import (
-    ImageFile,
-    RunGeometry,
-    combined_mask,
-    link_images,
-    write_master,
-)
+from hitfinder.stream.nexus import RunGeometry, combined_mask, link_images, write_master
 from hitfinder.stream.recovery import WriterLock, recover_files
 from hitfinder.stream.results import OUTCOMES, Outcome, Record
+from hitfinder.stream.rolling import RollingFiles
 from hitfinder.stream.summary import (
     SeriesSummary,
     StoredFile,
@@ -73,69 +68,6 @@ def is_sampled(series: int, frame: int, fraction: float) -> bool:
     """Return whether a miss is kept for audit: always the same ones, spread as if at random."""
     digest = blake2b(f"{series}/{frame}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") < fraction * 2.0**64
-
-
-class RollingFiles:
-    """The files `<kind>_NNNNNN.h5` of a folder, one of them open for appending at a time."""
-
-    def __init__(
-        self, folder: Path, kind: str, frames_per_file: int, attributes: Mapping[str, Any]
-    ) -> None:
-        self._folder, self._kind = folder, kind
-        self._frames_per_file = frames_per_file
-        self._attributes = attributes
-        self._open: HitFile | None = None
-        self._closed = [
-            ImageFile(path.name, len(read_columns(path)), closed=True)
-            for path in sorted(folder.glob(f"{kind}_*.h5"))
-        ]
-
-    def files(self) -> list[ImageFile]:
-        """Return what there is, in the order of writing."""
-        if self._open is None:
-            return list(self._closed)
-        return [*self._closed, ImageFile(self._open.path.name, self._open.n_rows, closed=False)]
-
-    def write(self, frames: Sequence[JudgedFrame], rows: NDArray[np.void]) -> bool:
-        """Append and flush; return whether a new file was begun.
-
-        Args:
-            frames: each with at least one blob.
-            rows: dtype `ROW`, one per frame; `file` and `row` are filled in.
-        """
-        n_before = len(self._closed) + (self._open is not None)
-        done = 0
-        while done < len(frames):
-            file = self._file_for(frames[done])
-            end = done + 1
-            room = done + self._frames_per_file - file.n_rows
-            while end < min(len(frames), room) and layout_of(frames[end].blobs) == file.layout:
-                end += 1
-            file.append(frames[done:end], rows[done:end])
-            done = end
-        if self._open is not None:
-            self._open.flush()
-        return len(self._closed) + (self._open is not None) != n_before
-
-    def _file_for(self, frame: JudgedFrame) -> HitFile:
-        file = self._open
-        if file is not None and (
-            file.n_rows >= self._frames_per_file or file.layout != layout_of(frame.blobs)
-        ):
-            self.close()
-            file = None
-        if file is None:
-            number = 1 + max((int(f.name[-9:-3]) for f in self._closed), default=0)
-            path = self._folder / f"{self._kind}_{number:06d}.h5"
-            file = self._open = HitFile(path, frame.blobs, self._attributes)
-        return file
-
-    def close(self) -> None:
-        """Close the open file, if there is one."""
-        if self._open is not None:
-            self._open.close()
-            self._closed.append(ImageFile(self._open.path.name, self._open.n_rows, closed=True))
-            self._open = None
 
 
 class SeriesFolder:
@@ -177,6 +109,7 @@ class SeriesFolder:
         self._fraction = miss_sample_fraction
         self._layout: tuple[tuple[int, int], str] | None = None
         self._summary: SeriesSummary | None = None
+        self._is_intact = True
         with disk_errors(folder or out):
             self.folder = folder or new_folder(out, start)
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -230,16 +163,20 @@ class SeriesFolder:
             if the image is not kept. A frame that is already stored keeps its place.
 
         Raises:
-            StoreError: the disk refuses, a frame number is out of range, or the series is closed.
+            StoreError: a frame number is out of range, the series is closed, or the disk
+                refuses; then end this process and carry on in another (`folder`).
         """
+        self._require_intact()
         if self._summary is not None:
             raise StoreError(f"{self.folder.name}: closed; frames come too late")
         fresh = {f.record.frame: f for f in reversed(frames) if f.record.frame not in self._ledger}
         for frame in fresh:
             check_frame(frame)
         if fresh:
+            self._is_intact = False
             with disk_errors(self.folder):
                 self._store(list(reversed(fresh.values())))
+            self._is_intact = True
         return [self._ledger.place(f.record.frame) for f in frames]
 
     def close(
@@ -264,6 +201,7 @@ class SeriesFolder:
         """
         if self._summary is not None:
             return self._summary
+        self._require_intact()
         with disk_errors(self.folder):
             for unjudged in tail:
                 self._ledger.append_unjudged(self._unjudged_record(), unjudged)
@@ -276,6 +214,18 @@ class SeriesFolder:
         self._summary = summary
         self._lock.release()
         return summary
+
+    def _require_intact(self) -> None:
+        """Refuse to go on after a failed write: a retry could store an image twice.
+
+        Raises:
+            StoreError: a write has failed.
+        """
+        if not self._is_intact:
+            raise StoreError(
+                f"{self.folder.name}: an earlier write failed half-way; end this process, the "
+                "next one mends the files and carries on"
+            )
 
     def _begin(self, frames_per_file: int) -> None:
         """Make the folder's files, or take over what a killed process left of them."""
@@ -316,9 +266,10 @@ class SeriesFolder:
         """Give a ledger row to frames that a killed writer stored without reaching the ledger."""
         for files in self._files.values():
             for image_file in files.files():
-                rows = read_columns(self.folder / image_file.name)
-                known = [frame in self._ledger for frame in rows["frame"].tolist()]
-                self._ledger.append(rows[~np.array(known, bool)])
+                path = self.folder / image_file.name
+                is_new = [f not in self._ledger for f in read_frames(path).tolist()]
+                if any(is_new):
+                    self._ledger.append(read_columns(path)[np.array(is_new)])
         self._ledger.flush()
 
     def _store(self, frames: list[JudgedFrame]) -> None:

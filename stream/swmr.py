@@ -54,19 +54,20 @@ class Columns:
         self._tail: tuple[int, ...] = shape[1:]
         self._targets = [(d.id, h5t.py_create(d.dtype)) for d in datasets]
 
-    def append(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """Add rows to every dataset.
+    def write(self, first: int, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write rows from row `first` on, which is the end: what lies behind it is cut off.
 
         Args:
+            first: row of the first; below the present end only after a write that failed.
             arrays: one per dataset, all of one shape (k, ...) no wider than the datasets, with
                 the datasets' dtypes; what is right of a narrower array keeps the fill value.
         """
         shape = arrays[0].shape
-        grown = (self.n_rows + shape[0], *self._tail)
+        grown = (first + shape[0], *self._tail)
         memory = h5s.create_simple(shape)
         place = h5s.create_simple(grown)
         if 0 not in shape:
-            place.select_hyperslab((self.n_rows, *(0 for _ in self._tail)), shape)
+            place.select_hyperslab((first, *(0 for _ in self._tail)), shape)
         for (dataset, dtype), array in zip(self._targets, arrays, strict=True):
             dataset.set_extent(grown)
             if 0 not in shape:

@@ -19,7 +19,7 @@ from hitfinder.stream.recovery import (
     align_rows,
     clear_flags,
     is_being_written,
-    is_flagged,
+    is_cut_short,
     lookup3,
 )
 from hitfinder.stream.results import Outcome
@@ -109,6 +109,45 @@ def test_after_kill_9_a_repair_makes_every_flushed_row_readable(killed, pixels, 
     assert check_run(folder, repair=True).repairs == ()
 
 
+# Lets files grow to 400 kB, as a disk that fills up; writes until that is refused.
+FULL_DISK = WRITER.replace(
+    "for first in",
+    """
+import resource, signal
+from hitfinder.stream.errors import StoreError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+def stop_at_error(kind, error, trace):
+    assert kind is StoreError, error
+    try:
+        series.close({}, [], "end")
+    except StoreError as refused:
+        assert "an earlier write failed" in str(refused)
+        print("refused", flush=True)
+sys.excepthook = stop_at_error
+for first in""",
+).replace("frames_per_file=7", "frames_per_file=1000")
+
+
+@pytest.mark.system
+def test_a_full_disk_is_an_error_and_loses_no_flushed_row(tmp_path):
+    here = str(Path(__file__).parent)
+    writer = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), here, "3", "5000"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=60,
+    )
+    *counts, last = writer.stdout.decode().split()
+    assert last == "refused", writer.stderr.decode()
+    report = check_run(tmp_path, repair=True)
+    assert report.ok, str(report)
+    rows = read_ledger(tmp_path / "series_5_uid-5" / "ledger.h5")
+    judged = rows["frame"][np.isin(rows["outcome"], [b"hit", b"miss"])]
+    assert set(range(int(counts[-1]))) <= set(judged.tolist())
+
+
 @pytest.mark.system
 def test_a_killed_sink_is_carried_on_without_a_frame_twice(killed, judged):
     folder, flushed = killed(3, 21)
@@ -132,7 +171,7 @@ def test_a_folder_whose_writer_lives_is_left_alone(tmp_path, start, judged):
     assert is_being_written(series.folder)
     report = check_run(tmp_path, repair=True)
     assert not report.ok
-    assert is_flagged(series.folder / "hits_000001.h5")
+    assert is_cut_short(series.folder / "hits_000001.h5")
     series.write([judged(1)])
     series.close({}, [Unjudged(np.arange(40), Outcome.MISSING, "never came")], "end")
     assert not is_being_written(series.folder)
