@@ -32,8 +32,8 @@ from hitfinder.stream.series import Admission, SeriesTable
 log = logging.getLogger(__name__)
 
 # Live, the detector buffers while we do not read; past this time it would lose frames unseen,
-# so we read on, drop, and count.
-MAX_HOLD_S = 2.0
+# so we read on, drop, and count. Long enough for a killed worker's successor to load its model.
+MAX_HOLD_S = 10.0
 # How often a process that waits for room looks whether it should stop or seal a series.
 CHECK_S = 0.02
 

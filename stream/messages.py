@@ -159,7 +159,8 @@ def pack_start(start: SeriesStart) -> bytes:
     for name in ("pixel_mask", "flatfield"):
         array = plain[name]
         if array is not None:
-            plain[name] = {"dtype": array.dtype.str, "shape": array.shape, "bytes": array.tobytes()}
+            about = {"dtype": array.dtype.str, "shape": array.shape}
+            plain[name] = {**about, "bytes": array.tobytes()}
     return msgspec.msgpack.encode(plain)
 
 

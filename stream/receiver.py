@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -109,7 +110,7 @@ class Receiver:
         tick = eiger_v1.tick_ns(header.real_ns, self._count_time_s)
         if tick == 1:
             return frame
-        times = {
+        times: dict[str, Any] = {
             name: None if value is None else value * tick
             for name, value in (
                 ("start_ns", header.start_ns),

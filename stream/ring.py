@@ -17,11 +17,13 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.stream import _kernels
+from hitfinder.stream.bslz4 import Pixels
 from hitfinder.stream.errors import RingError
 from hitfinder.stream.messages import MAX_FRAMES, Blob, Codec, FrameHeader
 from hitfinder.stream.results import OUTCOMES, Outcome, Peaks, Record
@@ -72,6 +74,7 @@ SLOT = np.dtype(
     + [("background_photons_per_px", "f8"), ("n_peaks", "i4"), ("file", "S64"), ("row", "i8")],
     align=True,
 )
+FLOATS = tuple(name for name in SLOT.names or () if SLOT[name] == np.float64)
 SERIES = np.dtype(
     [("key", "u4"), ("series", "u8"), ("uid", "S64"), ("expected", "i8")]
     + [("has_start", "u1"), ("start_version", "u4"), ("folder", "S256")]
@@ -197,9 +200,8 @@ class Ring:
         header["outcome"], header["reason"], header["mismatch"] = -1, b"", -1
         header["n_photons"], header["n_peaks"], header["row"] = -1, -1, -1
         header["file"], header["attempts"], header["model"] = b"", 0, b""
-        for name in SLOT.names or ():
-            if SLOT[name] == np.float64:
-                header[name] = np.nan
+        for name in FLOATS:
+            header[name] = np.nan
         header["key"], header["t_received_ns"] = key, t_received_ns
         header["series"], header["frame"] = frame.series, frame.frame
         header["uid"] = (frame.series_uid or "").encode()[:64]
@@ -255,20 +257,21 @@ class Ring:
                     dtype,
                     codec,
                     int(b["elem_size"]),
-                    memoryview(payload),
+                    payload.data,
                     bool(b["has_header"]),
                 )
             )
         return tuple(found)
 
-    def image(self, slot: int) -> NDArray[np.generic]:
+    def image(self, slot: int) -> Pixels:
         """Return the decoded image's place in the slot: (ss, fs), uint8/16/32, borrowed."""
         header = self.slots[slot]
         blob = header["blobs"][0]
         shape, dtype = (int(blob["ss"]), int(blob["fs"])), np.dtype(blob["dtype"].decode())
         start = int(header["image_offset"])
         flat = self.payload[slot, start : start + shape[0] * shape[1] * dtype.itemsize]
-        return flat.view(dtype).reshape(shape)
+        pixels: Pixels = flat.view(dtype).reshape(shape)
+        return pixels
 
     def settle(self, slot: int, outcome: Outcome, reason: str) -> None:
         """Give a frame a verdict that needs no judging, and pass it to the sink."""
@@ -286,10 +289,8 @@ class Ring:
             peaks = Peaks(
                 **{c: self.peaks[slot, i, :n_peaks].tobytes() for i, c in enumerate(columns)}
             )
-        floats = {
-            name: None if np.isnan(h[name]) else float(h[name])
-            for name in SLOT.names or ()
-            if SLOT[name] == np.float64
+        floats: dict[str, Any] = {
+            name: None if np.isnan(h[name]) else float(h[name]) for name in FLOATS
         }
         return Record(
             series=int(h["series"]),

@@ -57,7 +57,7 @@ class RingConfig(msgspec.Struct, forbid_unknown_fields=True):
     slots: int = 48
     slot_bytes: int = 40 << 20
     when_full: Literal["drop", "block"] = "drop"
-    """`drop`: stop reading for two seconds, then drop and count; `block`: wait."""
+    """`drop`: stop reading for ten seconds, then drop and count; `block`: wait."""
 
 
 class SinkConfig(msgspec.Struct, forbid_unknown_fields=True):

@@ -48,8 +48,9 @@ def pin(ring: Ring) -> bool:
     Without it (a driver that refuses) copies still work, only slower; that is logged.
     """
     memory = np.frombuffer(ring.memory, np.uint8)
-    status = torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)
-    if int(status) != 0:
-        log.warning("cannot pin the ring (CUDA error %d); uploads will be slower", int(status))
+    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    status = int(runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, 0))
+    if status != 0:
+        log.warning("cannot pin the ring (CUDA error %d); uploads will be slower", status)
         return False
     return True

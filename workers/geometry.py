@@ -1,4 +1,4 @@
-"""The geometry in force for a series: header, completed or overridden by the operator's config.
+"""The geometry in force for a series: header, then the operator's .geom, then config values.
 
 One rule: the summary can say for each value which source won. DECTRIS and CrystFEL count the beam
 centre in pixels from the array's corner; a pixel index counts from the first pixel's centre, half
@@ -8,27 +8,30 @@ a pixel less.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hitfinder.models.crystfel_geom import CrystfelGeometry, read_geom
+from hitfinder.models.errors import GeometryError
 from hitfinder.models.geometry import EIGER_PIXEL_SIZE_M, Geometry
+from hitfinder.models.masks import read_mask_file, valid_from_gap_value, valid_from_pixel_mask
 from hitfinder.stream.bslz4 import Pixels
 from hitfinder.stream.messages import SeriesStart
 from hitfinder.stream.nexus import RunGeometry
 from hitfinder.stream.sink import InForce
-from hitfinder.workers.config import GeometryConfig
+from hitfinder.workers.config import ConfigError, GeometryConfig
+
+log = logging.getLogger(__name__)
 
 VALUES = ("beam_center_px", "pixel_size_m", "clen_m", "photon_energy_eV")
 # Pixels at their type's largest value are gaps where they fill a square of this side; alone they
 # are overflows, which the front end leaves out frame by frame.
 GAP_SIDE_PX = 5
-# Mask bits that make a pixel bad: gap, dead, under- and over-responding, noisy, and NeXus's 5-8
-# (protocol note, section 7).
-BAD_BITS = 0x1FF
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +39,7 @@ class SeriesGeometry:
     """What is in force for one series.
 
     Attributes:
-        stated: values of header and config, with their sources; what files carry.
+        stated: values of header, .geom and config, with their sources; what files carry.
         geometry: the same for `models`, with what nobody stated assumed.
         valid: bool (ss, fs), False where a pixel must not count.
     """
@@ -46,53 +49,89 @@ class SeriesGeometry:
     valid: NDArray[np.bool_]
 
 
-def stated_geometry(start: SeriesStart, config: GeometryConfig) -> RunGeometry:
-    """Return the header's values with the operator's put over them."""
-    found: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for source, said in (("header", start), ("config", config)):
-        for name in VALUES:
-            value = getattr(said, name, None)
-            if value is not None:
-                found[name], sources[name] = value, source
-    return RunGeometry(**found, sources=sources)
+class OperatorGeometry:
+    """What the operator's configuration says, read once a process.
 
-
-def series_geometry(start: SeriesStart, config: GeometryConfig, image: Pixels) -> SeriesGeometry:
-    """Return what a worker needs to judge a series, from its header and its first image.
-
-    Args:
-        image: (ss, fs) counts of the first frame: its shape, and the gaps that no mask names.
+    Raises:
+        ConfigError: the .geom file cannot be read, or the mask file is not there.
     """
-    shape = (image.shape[0], image.shape[1])
-    stated = stated_geometry(start, config)
-    pixel_size_m = stated.pixel_size_m or (EIGER_PIXEL_SIZE_M, EIGER_PIXEL_SIZE_M)
-    corner = stated.beam_center_px or (shape[1] / 2, shape[0] / 2)
-    geometry = Geometry(
-        shape,
-        pixel_size_m,
-        (corner[0] - 0.5, corner[1] - 0.5),
-        stated.clen_m,
-        stated.photon_energy_eV,
-    )
-    valid = ~gaps(image)
-    if start.pixel_mask is not None and start.pixel_mask.shape == shape:
-        valid &= (start.pixel_mask & BAD_BITS) == 0
-    return SeriesGeometry(stated, geometry, valid)
+
+    def __init__(self, config: GeometryConfig) -> None:
+        self._config = config
+        self._geom: CrystfelGeometry | None = None
+        if config.geom_file is not None:
+            try:
+                self._geom = read_geom(config.geom_file)
+            except GeometryError as error:
+                raise ConfigError(f"geometry.geom_file {config.geom_file}: {error}") from error
+
+    def stated(self, start: SeriesStart) -> RunGeometry:
+        """Return the header's values with the operator's put over them."""
+        found: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        geom = self._geom.geometry if self._geom else None
+        if geom is not None:
+            corner = (geom.beam_center_px[0] + 0.5, geom.beam_center_px[1] + 0.5)
+            geom = replace(geom, beam_center_px=corner)
+        for source, said in (("header", start), ("geom file", geom), ("config", self._config)):
+            for name in VALUES:
+                value = getattr(said, name, None)
+                if value is not None:
+                    found[name], sources[name] = value, source
+        return RunGeometry(**found, sources=sources)
+
+    def bad_pixels(self, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+        """Return what .geom and mask file take away, bool (ss, fs); None if they say nothing.
+
+        A mask that does not fit this series is left out, with a warning: the frames still count.
+        """
+        valid: NDArray[np.bool_] | None = None
+        try:
+            if self._config.geom_file is not None:
+                valid = read_geom(self._config.geom_file, shape).valid
+            if self._config.mask_file is not None:
+                mask = read_mask_file(self._config.mask_file, shape)
+                valid = mask if valid is None else valid & mask
+        except GeometryError as error:
+            log.warning("%s; this series goes on without it", error)
+        return None if valid is None else ~valid
+
+    def of_series(self, start: SeriesStart, image: Pixels) -> SeriesGeometry:
+        """Return what a worker needs to judge a series, from its header and its first image.
+
+        Args:
+            image: (ss, fs) counts of the first frame: its shape, and the gaps no mask names.
+        """
+        shape = (image.shape[0], image.shape[1])
+        stated = self.stated(start)
+        corner = stated.beam_center_px or (shape[1] / 2, shape[0] / 2)
+        geometry = Geometry(
+            shape,
+            stated.pixel_size_m or (EIGER_PIXEL_SIZE_M, EIGER_PIXEL_SIZE_M),
+            (corner[0] - 0.5, corner[1] - 0.5),
+            stated.clen_m,
+            stated.photon_energy_eV,
+        )
+        valid = ~gaps(image)
+        if start.pixel_mask is not None and start.pixel_mask.shape == shape:
+            valid &= valid_from_pixel_mask(start.pixel_mask)
+        bad = self.bad_pixels(shape)
+        return SeriesGeometry(stated, geometry, valid if bad is None else valid & ~bad)
+
+    def in_force(self, start: SeriesStart) -> InForce:
+        """Return what the sink writes into a series' files."""
+        bad = None if start.shape is None else self.bad_pixels(start.shape)
+        digest = hashlib.sha256()
+        for mask in (start.pixel_mask, bad):
+            digest.update(b"none" if mask is None else mask.tobytes())
+        return InForce(self.stated(start), bad, {"mask_sha256": digest.hexdigest()})
 
 
 def gaps(image: Pixels) -> NDArray[np.bool_]:
     """Return where an image's areas of the largest value are: module gaps without a mask."""
-    full = image == np.iinfo(image.dtype).max
+    full = ~valid_from_gap_value(image)
     square = np.ones((GAP_SIDE_PX, GAP_SIDE_PX), np.bool_)
     # Outside the array counts as full, so that a gap at the edge is one.
     eroded = ndimage.binary_erosion(full, square, border_value=1)
     opened: NDArray[np.bool_] = ndimage.binary_dilation(eroded, square)
     return opened & full
-
-
-def in_force(start: SeriesStart, config: GeometryConfig) -> InForce:
-    """Return what the sink writes into a series' files."""
-    mask = b"" if start.pixel_mask is None else start.pixel_mask.tobytes()
-    stamps = {"mask_sha256": hashlib.sha256(mask).hexdigest() if mask else "none"}
-    return InForce(stated_geometry(start, config), None, stamps)

@@ -72,7 +72,7 @@ class Publisher:
                 f"results endpoint {endpoint}: {error}; is another daemon running? "
                 "give another with --results"
             ) from error
-        self.endpoint = self._socket.get(zmq.LAST_ENDPOINT).decode().rstrip("\0")
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def publish_stored(self) -> int:
         """Publish what the sink has stored, oldest first, and free the slots."""

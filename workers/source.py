@@ -57,7 +57,11 @@ def run_reader(session: Session) -> None:
     """Read recorded runs as fast as they are judged; nothing is dropped."""
     ring, bells = session.attach()
     pulse = Pulse(ring, SOURCE_ROLE)
-    recordings = open_recordings([Path(p) for p in session.replay])
+    recordings = open_recordings(
+        [Path(p) for p in session.replay],
+        protocol=session.config.source.protocol,
+        lenient=session.config.source.lenient,
+    )
     known = [r.n_frames for r in recordings if r.n_frames is not None]
     ring.control["source_total"][0] = sum(known) if len(known) == len(recordings) else -1
     for recording in recordings:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hitfinder import __version__
 from hitfinder.stream.sink import Sink, SinkSettings
-from hitfinder.workers.geometry import in_force
+from hitfinder.workers.geometry import OperatorGeometry
 from hitfinder.workers.session import SINK_ROLE, Pulse, Session
 
 WAIT_S = 0.1
@@ -21,7 +21,7 @@ def run_sink(session: Session) -> None:
         config.sink.frames_per_file,
         config.sink.miss_sample_fraction,
         {"version": __version__, "config_sha256": config.sha256(), "config": config.as_json()},
-        lambda start: in_force(start, config.geometry),
+        OperatorGeometry(config.geometry).in_force,
     )
     sink = Sink(ring, bells, Path(session.runtime), settings)
     pulse.ready()

@@ -22,7 +22,7 @@ from hitfinder.stream.ring import MAX_PEAKS, Bells, Ring, State
 from hitfinder.stream.series import SeriesTable
 from hitfinder.workers.config import Config
 from hitfinder.workers.devices import pin
-from hitfinder.workers.geometry import SeriesGeometry, series_geometry
+from hitfinder.workers.geometry import OperatorGeometry, SeriesGeometry
 from hitfinder.workers.reduction import pool
 from hitfinder.workers.session import FIRST_WORKER_ROLE, Pulse, Session
 
@@ -47,6 +47,7 @@ class Worker:
         self.ring, self.bells, self.runtime, self.config = ring, bells, runtime, config
         self.role, self.bell = role, f"worker{role - FIRST_WORKER_ROLE}"
         self.series = SeriesTable(ring)
+        self._operator = OperatorGeometry(config.geometry)
         self.pipeline = Pipeline(
             Path(config.gate.model) if config.gate.model else None,
             device=device,
@@ -107,7 +108,7 @@ class Worker:
         version = 0 if entry is None else int(self.ring.series["start_version"][entry])
         if (key, version) not in self._contexts:
             start = unpack_start(header_path(self.runtime, key).read_bytes())
-            geometry = series_geometry(start, self.config.geometry, image)
+            geometry = self._operator.of_series(start, image)
             context = self.pipeline.begin(geometry.geometry, geometry.valid)
             known = {k: v for k, v in self._contexts.items() if self.series.entry_of(k[0])}
             self._contexts = {**known, (key, version): (geometry, context)}
