@@ -123,8 +123,8 @@ def _panel_lines(
         "panel0/fs = -1.0x +0.0y",
         "panel0/ss = +0.0x -1.0y",
     ]
-    if saturation_value is not None:
-        lines.append(f"panel0/max_adu = {saturation_value}")
+    if saturation_value is not None:  # CrystFEL wants it when merging, not here
+        lines.append(f"; counts are valid up to {saturation_value}: merge with --max-adu")
     if geometry.beam_center_px is None:
         return [*lines, "; panel0/corner_x, corner_y are unknown: no beam centre"]
     fs, ss = geometry.beam_center_px

@@ -56,7 +56,9 @@ def test_the_geometry_says_what_the_header_says(tmp_path):
     # Fast axis to the right seen from the sample: x, to the left along the beam, falls.
     assert said["panel0/fs"] == "-1.0x +0.0y"
     assert (float(said["panel0/corner_x"]), float(said["panel0/corner_y"])) == (20.5, 30.25)
-    assert "clen = 0.25 m ; from config" in (tmp_path / "d.geom").read_text()
+    text = (tmp_path / "d.geom").read_text()
+    assert "clen = 0.25 m ; from config" in text
+    assert "valid up to 65000" in text
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,6 @@ def test_the_value_that_marks_a_pixel_follows_the_depth(tmp_path, dtype, most):
     said = geom_of(tmp_path / "d.geom")
     assert int(said["flag_morethan"]) == most
     assert "mask0_file" not in said
-    assert "panel0/max_adu" not in said
 
 
 def test_what_is_unknown_is_said_and_not_guessed(tmp_path):
