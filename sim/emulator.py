@@ -9,7 +9,6 @@ commands may come from several threads: one lock orders them, one event interrup
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import zmq
 from numpy.typing import NDArray
 
 from hitfinder import HitfinderError
@@ -36,6 +34,7 @@ from hitfinder.sim.detector import (
 )
 from hitfinder.sim.encoding import EncodedImage, Encoder
 from hitfinder.sim.faults import FaultInjector, WireMessage
+from hitfinder.sim.push import PushSocket
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +43,8 @@ Images = NDArray[Any] | EncodedImage | Sequence[NDArray[Any] | EncodedImage]
 FrameSource = Callable[[int, int], tuple[Images, Any]]
 FrameListener = Callable[[int, int, Any], None]
 
-# How long a wait for a slow client may go on before abort and cancel are looked at.
-POLL_MS = 100
+# How long the end message of a stopped series waits for a client whose queue is full.
+END_WAIT_s = 2.0
 
 
 class EmulatorError(HitfinderError):
@@ -94,6 +93,9 @@ class Emulator:
         on_frame: told of every image produced, sent or dropped: (series, frame, truth).
         faults: changes what leaves the socket; None for a faultless detector.
 
+    Raises:
+        BindError: the address to send from is taken.
+
     Attributes:
         n_sent: messages handed to ZMQ since power-up.
         n_lost: messages nobody took since power-up.
@@ -129,18 +131,8 @@ class Emulator:
         self._commands = threading.RLock()
         self._stop = threading.Event()
         self._external: threading.Thread | None = None
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.PUSH)
-        self._socket.setsockopt(zmq.SNDHWM, self.options.send_hwm)
-        self._socket.setsockopt(zmq.LINGER, round(self.options.linger_s * 1000))
-        try:
-            self._socket.bind(_zmq_address(self.options.bind))
-        except zmq.ZMQError as reason:
-            self._context.destroy(linger=0)
-            raise EmulatorError(
-                f"cannot bind {self.options.bind}: {reason}; choose a free port"
-            ) from reason
-        self._endpoint = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        o = self.options
+        self._push = PushSocket(o.bind, o.send_hwm, o.linger_s)
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +148,7 @@ class Emulator:
     @property
     def endpoint(self) -> str:
         """The bound address, with the real port."""
-        return self._endpoint
+        return self._push.endpoint
 
     @property
     def state(self) -> State:
@@ -212,8 +204,8 @@ class Emulator:
             EmulatorError: not initialized or already armed; no client where one is awaited.
         """
         with self._command("arm", State.IDLE):
-            self._wait_for_client()
             self._stop.clear()
+            self._wait_for_client()
             self._next_frame = 0
             self.dropped = 0
             self._is_taken = True
@@ -292,8 +284,7 @@ class Emulator:
             self._external.join()
         with self._commands:
             self._state = State.NA
-            self._socket.close(None if linger_s is None else round(linger_s * 1000))
-        self._context.term()
+            self._push.close(linger_s)
 
     def _run_external(self) -> None:
         """Be the beamline's trigger source of an `ext*` mode."""
@@ -340,37 +331,35 @@ class Emulator:
             return
         messages = [message] if self._faults is None else self._faults.feed(message)
         for m in messages:
-            self._is_taken = self._deliver(m)
-            self.n_sent += self._is_taken
-            self.n_lost += not self._is_taken
-            if not self._is_taken and m.kind == "image":
+            is_sent = self._deliver(m)
+            self.n_sent += is_sent
+            self.n_lost += not is_sent
+            if not is_sent and m.kind == "image":
                 self.dropped += 1
-            elif not self._is_taken:
+            elif not is_sent:
                 logger.warning("series=%d: nobody took the %s message", m.series, m.kind)
 
     def _deliver(self, message: WireMessage) -> bool:
-        """Hand one message to ZMQ; False when nobody took it in time or an image was aborted."""
-        deadline_s = _now() + (self.options.send_timeout_s if self._is_taken else 0)
-        while True:
-            try:
-                self._socket.send_multipart(message.parts, zmq.NOBLOCK, copy=False)
-                return True
-            except zmq.Again:
-                left_s = deadline_s - _now()
-                if left_s <= 0 or (message.kind == "image" and self._stop.is_set()):
-                    return False
-                self._socket.poll(min(POLL_MS, math.ceil(left_s * 1000)), zmq.POLLOUT)
+        """Send one message, not waiting where the last one was lost; note what became of it."""
+        wait_s = self.options.send_timeout_s if self._is_taken else 0.0
+        if message.kind == "image":
+            is_sent = self._push.send(message.parts, wait_s, self._stop.is_set)
+        else:
+            is_stopped = self._stop.is_set()
+            is_sent = self._push.send(
+                message.parts, min(wait_s, END_WAIT_s) if is_stopped else wait_s
+            )
+        # An image given up by an abort says nothing about the client: the end still waits.
+        self._is_taken = is_sent or self._stop.is_set()
+        return is_sent
 
     def _wait_for_client(self) -> None:
         wait_s = self.options.wait_for_client_s
-        deadline_s = _now() + wait_s
-        self._stop.clear()
-        while wait_s and not self._socket.poll(POLL_MS, zmq.POLLOUT):
-            if _now() > deadline_s or self._stop.is_set():
-                raise EmulatorError(
-                    f"no client connected to {self.endpoint} within {wait_s:g} s; "
-                    "start the receiver first"
-                )
+        if wait_s and not self._push.wait_for_client(wait_s, self._stop.is_set):
+            raise EmulatorError(
+                f"no client connected to {self.endpoint} within {wait_s:g} s; "
+                "start the receiver first"
+            )
 
     @contextmanager
     def _command(self, command: str, *states: State) -> Iterator[None]:
@@ -392,11 +381,6 @@ def _encode_all(content: Images, encoder: Encoder, n_channels: int) -> tuple[Enc
     images = [content] if isinstance(content, np.ndarray | EncodedImage) else content
     packed = tuple(i if isinstance(i, EncodedImage) else encoder(i) for i in images)
     return packed * n_channels if len(packed) == 1 else packed
-
-
-def _zmq_address(bind: str) -> str:
-    """Let port 0 mean any free port, as everywhere else."""
-    return bind.removesuffix(":0") + ":*" if bind.endswith(":0") else bind
 
 
 def _now() -> float:

@@ -20,6 +20,7 @@ from hitfinder.sim.detector import DetectorConfig
 from hitfinder.sim.emulator import Emulator, EmulatorError, EmulatorOptions, State
 from hitfinder.sim.encoding import Encoder
 from hitfinder.sim.faults import AppliedFault, FaultInjector, Faults
+from hitfinder.sim.push import BindError
 from hitfinder.stream import bslz4, wire
 from hitfinder.stream.messages import Frame, Message, SeriesEnd, SeriesStart
 
@@ -37,8 +38,9 @@ def show(series: int, frame: int) -> tuple[Any, str]:
 class Client:
     """One PULL socket and what it received."""
 
-    def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
+    def __init__(self, context: zmq.Context[Any], endpoint: str, receive_hwm: int = 100) -> None:
         self.socket = context.socket(zmq.PULL)
+        self.socket.setsockopt(zmq.RCVHWM, receive_hwm)
         self.socket.connect(endpoint)
 
     def take(self, n: int) -> list[Message]:
@@ -54,13 +56,16 @@ class Client:
 
 @contextmanager
 def detector(
-    config: DetectorConfig = CONFIG, options: EmulatorOptions = OPTIONS, **more: Any
+    config: DetectorConfig = CONFIG,
+    options: EmulatorOptions = OPTIONS,
+    receive_hwm: int = 100,
+    **more: Any,
 ) -> Iterator[tuple[Emulator, Client]]:
     with (
         zmq.Context() as context,
         Emulator(config, more.pop("source", show), options, **more) as emulator,
     ):
-        client = Client(context, emulator.endpoint)
+        client = Client(context, emulator.endpoint, receive_hwm)
         try:
             yield emulator, client
         finally:
@@ -160,8 +165,8 @@ def test_arm_and_disarm_without_a_trigger_send_start_and_end():
 def test_a_running_series_can_be_stopped_and_still_ends(command):
     options = replace(OPTIONS, rate_Hz=100.0)
     with (
-        detector(replace(CONFIG, n_images=100_000), options) as (emulator, client),
         ThreadPoolExecutor() as pool,
+        detector(replace(CONFIG, n_images=100_000), options) as (emulator, client),
     ):
         emulator.initialize()
         emulator.arm()
@@ -258,22 +263,35 @@ def test_a_full_queue_makes_the_sender_wait_and_loses_nothing():
         assert emulator.dropped == 0
 
 
-def test_abort_frees_a_sender_that_waits_for_a_stalled_client():
+@pytest.mark.parametrize("is_stalled", [True, False])
+def test_abort_frees_a_sender_that_waits_and_the_end_comes_if_the_client_goes_on(is_stalled):
     noise = np.random.default_rng(1).integers(0, 65535, (1024, 1024)).astype(np.uint16)
     config = DetectorConfig(shape=(1024, 1024), n_images=10_000, compression="none")
-    options = replace(OPTIONS, send_hwm=1, send_timeout_s=60.0, linger_s=0.0)
+    options = replace(OPTIONS, send_hwm=1, send_timeout_s=60.0)
     packed = Encoder("v2", "none", "uint16")(noise)
     with (
-        detector(config, options, source=lambda s, f: (packed, None)) as (emulator, client),
         ThreadPoolExecutor() as pool,
+        detector(config, options, 1, source=lambda s, f: (packed, None)) as (emulator, client),
     ):
-        client.socket.setsockopt(zmq.RCVHWM, 1)
         emulator.initialize()
         emulator.arm()
         trigger = pool.submit(emulator.trigger)
-        client.take(2)
-        emulator.interrupt()
+        assert said(client.take(2)) == ["start 1", "0"]
+        n_seen = [0]
+
+        def is_waiting() -> bool:
+            """The client reads nothing, so its queue fills until no image is produced any more."""
+            before, n_seen[0] = n_seen[0], emulator.n_produced
+            threading.Event().wait(0.1)
+            return before == emulator.n_produced > 0
+
+        eventually(is_waiting)
+        abort = pool.submit(emulator.abort)
+        while not is_stalled and not isinstance(client.take(1)[0], SeriesEnd):
+            pass
+        assert abort.result(DEADLINE_S) == 1
         assert trigger.result(DEADLINE_S) < 10_000
+        assert emulator.state is State.IDLE
         emulator.close(linger_s=0.0)
 
 
@@ -289,7 +307,7 @@ def test_arming_without_the_awaited_client_says_where_to_connect():
 def test_a_taken_port_is_named():
     with Emulator(CONFIG, show, OPTIONS) as first:
         taken = replace(OPTIONS, bind=first.endpoint)
-        with pytest.raises(EmulatorError, match="cannot bind tcp://127.0.0.1:"):
+        with pytest.raises(BindError, match="cannot bind tcp://127.0.0.1:"):
             Emulator(CONFIG, show, taken)
 
 
