@@ -5,6 +5,12 @@
 
 #include <string.h>
 
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#elif HAVE_X86
+#include <immintrin.h>
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 
 typedef uint8_t bytes16 __attribute__((vector_size(16)));
@@ -35,11 +41,18 @@ INLINE void store16(uint8_t *to, bytes16 v) { memcpy(to, &v, sizeof v); }
 /* Gather the bytes of v that `which` names. */
 typedef bytes16 picker(bytes16 v, bytes16 which);
 
+#if defined(__aarch64__)
 static inline bytes16 pick(bytes16 v, bytes16 which) {
+    return (bytes16)vqtbl1q_u8((uint8x16_t)v, (uint8x16_t)which);
+}
+#else
+static inline bytes16 pick(bytes16 v, bytes16 which) {
+    if (which[15] == 15) return v; /* the identity */
     bytes16 picked;
     for (int i = 0; i < 16; i++) picked[i] = v[which[i]];
     return picked;
 }
+#endif
 
 /* Repeat what stands `offset` bytes back, n bytes rounded up: at most MATCH_SLACK are written too many. */
 #define MATCH_SLACK 32
@@ -120,8 +133,6 @@ INLINE const char *decode(const uint8_t *in, size_t n_in, uint8_t *out, size_t n
 }
 
 #if HAVE_X86
-#include <immintrin.h>
-
 #define AVX2 __attribute__((target("avx2"))) static
 
 AVX2 inline bytes16 pick_avx2(bytes16 v, bytes16 which) {

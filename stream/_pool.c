@@ -88,6 +88,13 @@ AVX2 void count_saturated(pooling *p, __m256i n_full) {
     p->counts.n_saturated += part[0] + part[1] + part[2] + part[3];
 }
 
+/* Across four columns: 16-bit sums of column pairs, 8-bit maxima of columns. */
+AVX2 void put_bytes(pooling *p, size_t x, __m256i pair_sums, __m256i max, __m256i *n_photons) {
+    max = _mm256_max_epu8(max, _mm256_srli_epi16(max, 8));
+    max = _mm256_and_si256(_mm256_max_epu8(max, _mm256_srli_epi32(max, 16)), _mm256_set1_epi32(0xff));
+    put_fields(p, x, _mm256_madd_epi16(pair_sums, _mm256_set1_epi16(1)), max, n_photons);
+}
+
 AVX2 int strip_1(pooling *p, size_t y, size_t x, __m256i *n_photons) {
     const __m256i zero = _mm256_setzero_si256();
     __m256i sum = zero, max = zero, n_full = zero;
@@ -98,9 +105,32 @@ AVX2 int strip_1(pooling *p, size_t y, size_t x, __m256i *n_photons) {
         max = _mm256_max_epu8(max, v);
     }
     count_saturated(p, n_full);
-    max = _mm256_max_epu8(max, _mm256_srli_epi16(max, 8));
-    max = _mm256_and_si256(_mm256_max_epu8(max, _mm256_srli_epi32(max, 16)), _mm256_set1_epi32(0xff));
-    put_fields(p, x, _mm256_madd_epi16(sum, _mm256_set1_epi16(1)), max, n_photons);
+    put_bytes(p, x, sum, max, n_photons);
+    return 1;
+}
+
+/* Two times 8 pixels, 16 apart, so that packing to bytes leaves 32 pixels in order. */
+AVX2 __m256i load_apart(const uint8_t *from) {
+    const __m128i *at = (const __m128i *)(const void *)from;
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(at)), _mm_loadu_si128(at + 2), 1);
+}
+
+/* 16-bit pixels of which all valid ones are below 256, as nearly always: summed as bytes. */
+AVX2 int strip_2_dim(pooling *p, size_t y, size_t x, __m256i *n_photons) {
+    const __m256i zero = _mm256_setzero_si256(), low_byte = _mm256_set1_epi16(0xff);
+    __m256i sum = zero, max = zero, too_bright = zero;
+    for (size_t i = y * p->n_fs + x, r = 0; r < 4; r++, i += p->n_fs) {
+        __m256i invalid = _mm256_cmpeq_epi8(load(p->valid + i), zero);
+        __m256i a = load_apart(p->image + 2 * i), b = load_apart(p->image + 2 * i + 16);
+        __m256i high = _mm256_packus_epi16(_mm256_srli_epi16(a, 8), _mm256_srli_epi16(b, 8));
+        __m256i v = _mm256_packus_epi16(_mm256_and_si256(a, low_byte), _mm256_and_si256(b, low_byte));
+        too_bright = _mm256_or_si256(too_bright, _mm256_andnot_si256(invalid, high));
+        v = _mm256_andnot_si256(invalid, v);
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(v, _mm256_set1_epi8(1)));
+        max = _mm256_max_epu8(max, v);
+    }
+    if (!_mm256_testz_si256(too_bright, too_bright)) return 0;
+    put_bytes(p, x, sum, max, n_photons);
     return 1;
 }
 
@@ -160,7 +190,7 @@ AVX2 size_t add_strips(pooling *p, size_t itemsize, size_t y) {
     size_t x = 0;
     for (; x + STRIP <= p->n_fs; x += STRIP) {
         int is_done = itemsize == 1   ? strip_1(p, y, x, &n_photons)
-                      : itemsize == 2 ? strip_2(p, y, x, &n_photons)
+                      : itemsize == 2 ? strip_2_dim(p, y, x, &n_photons) || strip_2(p, y, x, &n_photons)
                                       : strip_4(p, y, x, &n_photons);
         if (!is_done) add_fields(p, itemsize, y, x, x + STRIP);
     }
@@ -173,15 +203,17 @@ AVX2 size_t add_strips(pooling *p, size_t itemsize, size_t y) {
 __attribute__((target("avx2"))) static size_t add_strips_1(pooling *p, size_t y) { return add_strips(p, 1, y); }
 __attribute__((target("avx2"))) static size_t add_strips_2(pooling *p, size_t y) { return add_strips(p, 2, y); }
 __attribute__((target("avx2"))) static size_t add_strips_4(pooling *p, size_t y) { return add_strips(p, 4, y); }
-#endif
 
 static size_t add_strips_of(pooling *p, size_t itemsize, size_t y) {
-#if HAVE_X86
-    if (y + 4 <= p->n_ss && __builtin_cpu_supports("avx2"))
-        return itemsize == 1 ? add_strips_1(p, y) : itemsize == 2 ? add_strips_2(p, y) : add_strips_4(p, y);
-#endif
+    if (y + 4 > p->n_ss || !__builtin_cpu_supports("avx2")) return 0;
+    return itemsize == 1 ? add_strips_1(p, y) : itemsize == 2 ? add_strips_2(p, y) : add_strips_4(p, y);
+}
+#else
+static size_t add_strips_of(pooling *p, size_t itemsize, size_t y) {
+    (void)p, (void)itemsize, (void)y;
     return 0;
 }
+#endif
 
 pool_counts pool4(const void *image, size_t itemsize, const uint8_t *valid, size_t n_ss, size_t n_fs,
                   uint32_t *sums, uint32_t *maxima) {
