@@ -151,9 +151,12 @@ class FaultInjector:
 
     def _draw(self, message: WireMessage) -> str | None:
         """Return which fault this image gets: decided by seed, series and frame alone."""
+        rates = {kind: getattr(self.faults, kind) for kind in FRAME_FAULTS}
+        if not any(rates.values()):
+            return None
         u = np.random.default_rng([self.seed, message.series, message.frame]).random()
-        for kind in FRAME_FAULTS:
-            u -= getattr(self.faults, kind)
+        for kind, rate in rates.items():
+            u -= rate
             if u < 0:
                 return kind
         return None

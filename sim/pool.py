@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hitfinder import HitfinderError
 from hitfinder.sim.encoding import EncodedImage, Encoder
 from hitfinder.sim.frames import Exposure, FrameSource
 
@@ -83,13 +84,19 @@ class TruthFile:
     Attributes:
         n_frames: frames noted.
         n_hits: of these, with a crystal in the beam.
+
+    Raises:
+        HitfinderError: the file cannot be written.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.n_frames = 0
         self.n_hits = 0
         self._path = path
-        self._opened = None if path is None else path.open("w", encoding="utf-8")
+        try:
+            self._opened = None if path is None else path.open("w", encoding="utf-8")
+        except OSError as reason:
+            raise HitfinderError(f"truth file {path}: {reason}; choose another") from reason
         self._is_lines = path is not None and path.suffix == ".jsonl"
 
     def __enter__(self) -> TruthFile:

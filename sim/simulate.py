@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -126,7 +126,7 @@ class Listening:
 
 
 def simulate(
-    options: SimulateOptions, announce: Callable[[Listening], None] | None = None
+    options: SimulateOptions, announce: Callable[[Listening], None] = lambda _: None
 ) -> SimulateReport:
     """Be a detector until the series are sent or, with an API, until SIGTERM or SIGINT.
 
@@ -136,40 +136,30 @@ def simulate(
 
     Raises:
         SimulateError: options that contradict each other.
-        EmulatorError: the port is taken, or no receiver came.
+        BindError: the address to send from is taken.
+        EmulatorError: no receiver came.
         FaultsError: faults that do not follow the grammar.
     """
     datasets = _check(options)
-    faults = FaultInjector(parse_faults(options.faults), options.seed) if options.faults else None
+    faults = FaultInjector(parse_faults(options.faults), options.seed)
     sources = [PooledSource(_frames(options, d), d, options.pool) for d in datasets]
-    with ExitStack() as stack:
-        truth = stack.enter_context(TruthFile(options.truth))
+    settings = _config(options, datasets[0]), _emulator_options(options)
 
-        def see(series: int, frame: int) -> tuple[EncodedImage, FrameTruth]:
-            shown = sources[(series - 1) % len(sources)].show(frame, emulator.encoder)
-            return shown.image, shown.truth
+    def see(series: int, frame: int) -> tuple[EncodedImage, FrameTruth]:
+        shown = sources[(series - 1) % len(sources)].show(frame, emulator.encoder)
+        return shown.image, shown.truth
 
-        emulator = stack.enter_context(
-            Emulator(
-                _config(options, datasets[0]),
-                see,
-                _emulator_options(options),
-                on_frame=truth.note,
-                faults=faults,
-            )
-        )
-        stop = stack.enter_context(_stopped_by_signal(emulator))
-        port = None
-        if options.api is not None:
-            host, _, text = options.api.rpartition(":")
-            port = stack.enter_context(RestServer(Simplon(emulator), host, int(text))).port
-        if announce is not None:
-            announce(Listening(emulator.endpoint, port))
+    with (
+        TruthFile(options.truth) as truth,
+        Emulator(settings[0], see, settings[1], on_frame=truth.note, faults=faults) as emulator,
+        _stopped_by_signal(emulator) as stop,
+    ):
         begin_s = time.monotonic()
-        if options.api is None:
-            n_series = _send_all(options, datasets, sources, emulator, stop)
+        if options.api is not None:
+            n_series = _serve(options.api, emulator, stop, announce)
         else:
-            n_series = _serve(emulator, stop)
+            announce(Listening(emulator.endpoint, None))
+            n_series = _send_all(options, datasets, sources, emulator, stop)
         wall_s = time.monotonic() - begin_s
         emulator.close(STOP_LINGER_s if stop.is_set() else None)
     return SimulateReport(
@@ -179,7 +169,7 @@ def simulate(
         n_hits=truth.n_hits,
         n_messages=emulator.n_sent,
         n_lost=emulator.n_lost,
-        faults=tuple(faults.applied) if faults is not None else (),
+        faults=tuple(faults.applied),
         wall_s=wall_s,
     )
 
@@ -215,11 +205,16 @@ def _send_all(
     return emulator.series.number
 
 
-def _serve(emulator: Emulator, stop: threading.Event) -> int:
+def _serve(
+    address: str, emulator: Emulator, stop: threading.Event, announce: Callable[[Listening], None]
+) -> int:
     """Obey clients until a signal comes; return the last series number."""
-    while not stop.wait(WAIT_STEP_s):
-        pass
-    emulator.cancel()
+    host, _, port = address.rpartition(":")
+    with RestServer(Simplon(emulator), host, int(port)) as server:
+        announce(Listening(emulator.endpoint, server.port))
+        while not stop.wait(WAIT_STEP_s):
+            pass
+        emulator.cancel()
     return emulator.series.number
 
 
@@ -272,6 +267,8 @@ def _check(options: SimulateOptions) -> tuple[str, ...]:
         raise SimulateError("data set all needs nine settings; with an API the client sets them")
     if options.frames < 1 or (options.rate_Hz is not None and options.rate_Hz <= 0):
         raise SimulateError("frames and rate must be positive; rate max has no limit")
+    if options.seed < 0 or options.pool < 0:
+        raise SimulateError("seed and pool cannot be negative; pool 0 draws each frame anew")
     if options.api is not None and not options.api.rpartition(":")[2].isdigit():
         raise SimulateError(f"API address {options.api!r}; expected HOST:PORT")
     return known if options.dataset == "all" else (options.dataset,)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import zmq
 
+from hitfinder import HitfinderError
 from hitfinder.sim.simulate import Listening, SimulateError, SimulateOptions, simulate
 from hitfinder.stream import bslz4, wire
 from hitfinder.stream.errors import WireError
@@ -174,6 +175,11 @@ def terminate_once(condition: Callable[[], bool]) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_a_truth_file_that_cannot_be_written_is_named(tmp_path: Path):
+    with pytest.raises(HitfinderError, match="truth file .*none.*; choose another"):
+        simulate(SimulateOptions(**SMALL, truth=tmp_path / "none" / "truth.json"))
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -181,6 +187,7 @@ def terminate_once(condition: Callable[[], bool]) -> None:
         ({"dataset": "all", "api": "127.0.0.1:0"}, "nine settings"),
         ({"frames": 0}, "must be positive"),
         ({"rate_Hz": 0.0}, "must be positive"),
+        ({"seed": -1}, "cannot be negative"),
         ({"api": "here"}, "expected HOST:PORT"),
     ],
 )
