@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from hitfinder.workers.cli_app import app, check_endpoint
 from hitfinder.workers.config import ConfigError
+
+SimulatedProtocol = Literal["v1", "v2"]
+PixelType = Literal["uint8", "uint16", "uint32"]
+Compression = Literal["bslz4", "lz4", "none"]
+HeaderDetail = Literal["none", "basic", "all"]
 
 
 @app.command()
@@ -81,8 +87,10 @@ def check(
 
 @app.command()
 def bench(
-    frames: Annotated[int, typer.Option("--frames", min=1, help="Frames a stage.")] = 200,
-    seconds: Annotated[float, typer.Option("--seconds", help="End-to-end duration.")] = 10.0,
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Times a stage is run.")] = 200,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, help="Length of each of two end-to-end runs.")
+    ] = 10.0,
     decoders: Annotated[int, typer.Option("--decoders", min=1, help="Decoder threads.")] = 1,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here.")] = None,
@@ -94,4 +102,137 @@ def bench(
     from hitfinder.workers.bench import BenchOptions
     from hitfinder.workers.bench import bench as measure
 
+    # The emulated detector tells of every series; here only the table is of interest.
+    logging.getLogger("hitfinder.sim").setLevel(logging.WARNING)
     measure(BenchOptions(frames, seconds, decoders, device, json_file), to=sys.stdout)
+
+
+@app.command()
+def simulate(
+    bind: Annotated[
+        str, typer.Option("--bind", help="Endpoint to send from.")
+    ] = "tcp://127.0.0.1:31001",
+    protocol: Annotated[SimulatedProtocol, typer.Option("--protocol", help="Wire format.")] = "v2",
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Images a series.")] = 1000,
+    rate: Annotated[str, typer.Option("--rate", help="Images a second, or max.")] = "100",
+    hit_fraction: Annotated[
+        float, typer.Option("--hit-fraction", min=0, max=1, help="Share with a crystal.")
+    ] = 0.2,
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="01 to 09, or all: nine series in turn.")
+    ] = "02",
+    crystal_um: Annotated[
+        float, typer.Option("--crystal-um", help="Crystal's edge; 10 is the fastest to draw.")
+    ] = 10.0,
+    divergence_mrad: Annotated[
+        float, typer.Option("--divergence-mrad", min=0, help="FWHM of the beam; widens spots.")
+    ] = 0.0,
+    n_photons: Annotated[
+        float | None, typer.Option("--n-photons", help="Photons a pulse; none for the model's.")
+    ] = None,
+    dtype: Annotated[PixelType, typer.Option("--dtype", help="Pixel type.")] = "uint16",
+    compression: Annotated[
+        Compression, typer.Option("--compression", help="As SIMPLON calls it.")
+    ] = "bslz4",
+    header_detail: Annotated[
+        HeaderDetail, typer.Option("--header-detail", help="all sends mask and flatfield.")
+    ] = "basic",
+    api: Annotated[
+        str | None, typer.Option("--api", help="HOST:PORT of SIMPLON; then wait for commands.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same frames.")] = 0,
+    faults: Annotated[
+        str, typer.Option("--faults", help="E.g. drop:0.01,corrupt:0.01,reorder:8,no-end")
+    ] = "",
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="Write what is true of each frame: .jsonl")
+    ] = None,
+    pool: Annotated[
+        int, typer.Option("--pool", min=0, help="Frames drawn ahead and cycled; 0 draws each.")
+    ] = 64,
+) -> None:
+    """Be an Eiger that sees simulated diffraction, on the wire and over SIMPLON.
+
+    Example: `hitfinder-stream simulate --rate 50 --hit-fraction 0.3 --truth truth.jsonl`
+    """
+    from hitfinder.sim.faults import FaultsError
+    from hitfinder.sim.simulate import Listening, SimulateError, SimulateOptions
+    from hitfinder.sim.simulate import simulate as be_a_detector
+
+    options = SimulateOptions(
+        bind=bind,
+        protocol=protocol,
+        frames=frames,
+        rate_Hz=_rate_Hz(rate),
+        hit_fraction=hit_fraction,
+        dataset=dataset,
+        crystal_um=crystal_um,
+        divergence_mrad=divergence_mrad,
+        n_photons=n_photons,
+        dtype=dtype,
+        compression=compression,
+        header_detail=header_detail,
+        api=api,
+        seed=seed,
+        faults=faults,
+        truth=truth,
+        pool=pool,
+    )
+
+    def announce(at: Listening) -> None:
+        api_port = f" api_port={at.api_port}" if at.api_port is not None else ""
+        print(f"ready endpoint={at.endpoint}{api_port}", flush=True)
+
+    try:
+        report = be_a_detector(options, announce)
+    except (SimulateError, FaultsError) as error:
+        raise ConfigError(str(error)) from error
+    print(
+        f"{report.n_series} series, {report.n_frames} frames, {report.n_hits} hits, "
+        f"{report.n_lost} messages nobody took, {len(report.faults)} faults made, "
+        f"{report.wall_s:.1f} s"
+    )
+
+
+def _rate_Hz(text: str) -> float | None:
+    """Return images a second; None for `max`."""
+    if text == "max":
+        return None
+    try:
+        rate_Hz = float(text)
+    except ValueError:
+        rate_Hz = 0.0
+    if not 0 < rate_Hz < float("inf"):
+        raise ConfigError(f"--rate: got {text!r}, expected images a second, or max")
+    return rate_Hz
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option("--out", help="Weights to write, a .safetensors file.")],
+    n_train: Annotated[int, typer.Option("--n-train", min=1, help="Pairs to fit.")] = 3000,
+    n_calibrate: Annotated[
+        int, typer.Option("--n-calibrate", min=1, help="Pairs for probabilities.")
+    ] = 600,
+    n_validate: Annotated[
+        int, typer.Option("--n-validate", min=1, help="Pairs the network must win on.")
+    ] = 1200,
+    n_blanks: Annotated[
+        int, typer.Option("--n-blanks", min=1, help="Blanks for thresholds; rate r needs 1 / r.")
+    ] = 8000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same weights.")] = 1,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes that draw frames.")
+    ] = 2,
+) -> None:
+    """Train the gate on simulated pairs, calibrate it, write weights and their card.
+
+    Example: `hitfinder-stream train --out gate_mine.safetensors --processes 8`
+    """
+    from hitfinder.workers.train import TrainOptions
+    from hitfinder.workers.train import train as fit
+
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out: got {out}, expected a name that ends in .safetensors")
+    options = TrainOptions(out, n_train, n_calibrate, n_validate, n_blanks, seed, processes)
+    print(f"written {fit(options)}, its card and its curves beside it")
