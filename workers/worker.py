@@ -31,6 +31,11 @@ log = logging.getLogger(__name__)
 WAIT_S = 0.1
 # A header energy or camera length this many sigma from what the pixels say is a mismatch.
 MISMATCH_SIGMA = 5.0
+# Contexts kept beside the newest: a detector has one series open, and one shape of image.
+MAX_CONTEXTS = 8
+
+# (series key, version of its header, image shape)
+ContextName = tuple[int, int, tuple[int, ...]]
 
 
 class Worker:
@@ -60,7 +65,7 @@ class Worker:
         self._batch = 1 if on_cpu else config.workers.batch
         self._max_wait_s = 0.0 if on_cpu else config.workers.max_wait_s
         self._on_cpu = on_cpu
-        self._contexts: dict[tuple[int, int], tuple[SeriesGeometry, SeriesContext]] = {}
+        self._contexts: dict[ContextName, tuple[SeriesGeometry, SeriesContext]] = {}
 
     def run_once(self, timeout_s: float) -> None:
         """Take a batch, judge it, hand it on; or wait for the doorbell."""
@@ -68,10 +73,12 @@ class Worker:
         if not slots:
             self.bells.wait(self.bell, timeout_s)
             return
-        by_key: dict[int, list[int]] = {}
+        alike: dict[tuple[int, tuple[int, ...]], list[int]] = {}
         for slot in slots:
-            by_key.setdefault(int(self.ring.slots["key"][slot]), []).append(slot)
-        for key, of_series in by_key.items():
+            # A message states its image's shape, and nothing makes it that of its neighbour.
+            kind = (int(self.ring.slots["key"][slot]), self.ring.image(slot).shape)
+            alike.setdefault(kind, []).append(slot)
+        for (key, _), of_series in alike.items():
             self._judge(key, of_series)
         self.bells.ring("sink")
 
@@ -103,16 +110,18 @@ class Worker:
             self.ring.set_state(slot, State.JUDGED)
 
     def _context(self, key: int, image: Pixels) -> tuple[SeriesGeometry, SeriesContext]:
-        """Return what is in force for a series; made at its first frame and at a late header."""
+        """Return what is in force for a series' images of this shape; a late header counts."""
         entry = self.series.entry_of(key)
         version = 0 if entry is None else int(self.ring.series["start_version"][entry])
-        if (key, version) not in self._contexts:
+        name = (key, version, image.shape)
+        if name not in self._contexts:
             start = unpack_start(header_path(self.runtime, key).read_bytes())
             geometry = self._operator.of_series(start, image)
             context = self.pipeline.begin(geometry.geometry, geometry.valid)
-            known = {k: v for k, v in self._contexts.items() if self.series.entry_of(k[0])}
-            self._contexts = {**known, (key, version): (geometry, context)}
-        return self._contexts[key, version]
+            known = [n for n in self._contexts if self.series.entry_of(n[0]) is not None]
+            kept = {n: self._contexts[n] for n in known[-MAX_CONTEXTS:]}
+            self._contexts = {**kept, name: (geometry, context)}
+        return self._contexts[name]
 
     def _write(self, slot: int, judgement: Judgement, geometry: SeriesGeometry) -> None:
         header, j = self.ring.slots[slot], judgement
