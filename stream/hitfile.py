@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import bitshuffle
 import h5py
 import lz4.block
 import numpy as np
-from h5py import h5d, h5p, h5s, h5t, h5z
+from h5py import h5d, h5p, h5pl, h5s, h5t, h5z
 from numpy.typing import NDArray
 
 from hitfinder.stream.ledger import COLUMNS, ROW, UNKNOWN_NOTE, unknown_value
@@ -285,15 +286,32 @@ def _create_images(group: h5py.Group, plane: Plane, block: int) -> None:
     dtype = np.dtype(plane.dtype)
     create = h5p.create(h5p.DATASET_CREATE)
     create.set_chunk((1, *plane.shape))
-    if plane.filter_id == BITSHUFFLE_FILTER:
-        values: tuple[int, ...] = (block // dtype.itemsize, _BITSHUFFLE_LZ4)
-        if not h5z.filter_avail(BITSHUFFLE_FILTER):  # where it is, it adds the first three
-            values = (*_BITSHUFFLE_VERSION, dtype.itemsize, *values)
-        create.set_filter(BITSHUFFLE_FILTER, h5z.FLAG_OPTIONAL, values)
-    elif plane.filter_id == LZ4_FILTER:
-        create.set_filter(LZ4_FILTER, h5z.FLAG_OPTIONAL, (block,))
     space = h5s.create_simple((0, *plane.shape), (h5s.UNLIMITED, *plane.shape))
-    h5d.create(group.id, plane.name.encode(), h5t.py_create(dtype), space, create)
+    with _no_plugins():
+        if plane.filter_id == BITSHUFFLE_FILTER:
+            values: tuple[int, ...] = (block // dtype.itemsize, _BITSHUFFLE_LZ4)
+            if not h5z.filter_avail(BITSHUFFLE_FILTER):  # where it is, it adds the first three
+                values = (*_BITSHUFFLE_VERSION, dtype.itemsize, *values)
+            create.set_filter(BITSHUFFLE_FILTER, h5z.FLAG_OPTIONAL, values)
+        elif plane.filter_id == LZ4_FILTER:
+            create.set_filter(LZ4_FILTER, h5z.FLAG_OPTIONAL, (block,))
+        h5d.create(group.id, plane.name.encode(), h5t.py_create(dtype), space, create)
+
+
+@contextmanager
+def _no_plugins() -> Iterator[None]:
+    """Keep HDF5 from loading filters from HDF5_PLUGIN_PATH, which CrystFEL's users set.
+
+    A bitshuffle found there refuses a declaration that is complete already; nothing here runs it.
+    """
+    paths = [h5pl.get(i) for i in range(h5pl.size())]
+    for _ in paths:
+        h5pl.remove(0)
+    try:
+        yield
+    finally:
+        for path in paths:
+            h5pl.append(path)
 
 
 def _create_peaks(group: h5py.Group) -> None:

@@ -161,7 +161,18 @@ def pack_start(start: SeriesStart) -> bytes:
         if array is not None:
             about = {"dtype": array.dtype.str, "shape": array.shape}
             plain[name] = {**about, "bytes": array.tobytes()}
-    return msgspec.msgpack.encode(plain)
+    return msgspec.msgpack.encode(_encodable(plain))
+
+
+def _encodable(value: Any) -> Any:
+    """Return a value whose texts are UTF-8: JSON may carry half a surrogate pair, msgpack not."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(k): _encodable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(v) for v in value]
+    return value
 
 
 def unpack_start(packed: bytes) -> SeriesStart:

@@ -1,11 +1,14 @@
 """Hit files: the received bytes come back as the pixels that were sent, whatever the codec."""
 
+import os
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 
 import bitshuffle
 import h5py
-import hdf5plugin  # noqa: F401  (registers the filters that readers need)
+import hdf5plugin
 import lz4.block
 import numpy as np
 import pytest
@@ -170,3 +173,24 @@ def test_an_absurd_block_size_in_a_header_does_not_stop_the_file(tmp_path, judge
     blob = replace(good, payload=memoryview(payload))
     write(tmp_path / "h.h5", [JudgedFrame(judged(0).record, (blob,))]).close()
     assert len(read_columns(tmp_path / "h.h5")) == 1
+
+
+def test_a_plug_in_path_in_the_environment_changes_nothing(tmp_path):
+    """CrystFEL's users set HDF5_PLUGIN_PATH; the daemon is started from the same shell."""
+    code = (
+        "import sys, numpy as np, bitshuffle, struct\n"
+        "from pathlib import Path\n"
+        "from hitfinder.stream.hitfile import HitFile\n"
+        "from hitfinder.stream.messages import Blob, Codec\n"
+        "body = bitshuffle.compress_lz4(np.zeros((48, 64), np.uint16)).tobytes()\n"
+        "payload = memoryview(struct.pack('>QI', 6144, 8192) + body)\n"
+        "blob = Blob('threshold_1', (48, 64), 'uint16', Codec.BSLZ4, 2, payload)\n"
+        "HitFile(Path(sys.argv[1]), (blob,), {}).close()\n"
+    )
+    env = {**os.environ, "HDF5_PLUGIN_PATH": hdf5plugin.PLUGIN_PATH}
+    path = tmp_path / "hits_000001.h5"
+    subprocess.run([sys.executable, "-c", code, str(path)], env=env, check=True)
+    with h5py.File(path) as file:
+        number, _, values, _ = file["/entry/data/data"].id.get_create_plist().get_filter(0)
+    assert number == 32008
+    assert values[2:] == (2, 4096, 2)
