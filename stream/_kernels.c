@@ -145,7 +145,8 @@ static PyObject *py_lz4_blocks(PyObject *Py_UNUSED(module), PyObject *args) {
     return result;
 }
 
-PyDoc_STRVAR(lz4_block_doc, "lz4_block(body, out) -> str | None\n\nDecode one bare LZ4 block that fills `out`.");
+PyDoc_STRVAR(lz4_block_doc, "lz4_block(body, out) -> str | None\n\n"
+                            "Decode one bare LZ4 block that fills `out`.");
 
 static PyObject *py_lz4_block(PyObject *Py_UNUSED(module), PyObject *args) {
     Py_buffer body, out;
@@ -167,9 +168,9 @@ static int check_pool_sizes(const Py_buffer *view, Py_ssize_t n_ss, Py_ssize_t n
         view[3].len == 4 * pooled && (uintptr_t)view[0].buf % (size_t)itemsize == 0 &&
         (uintptr_t)view[2].buf % 4 == 0 && (uintptr_t)view[3].buf % 4 == 0)
         return 1;
-    PyErr_Format(PyExc_ValueError, "image, valid, sums, maxima of %zd, %zd, %zd, %zd bytes do not fit (%zd, %zd) "
-                 "pixels of %zd bytes, or are not aligned", view[0].len, view[1].len, view[2].len, view[3].len,
-                 n_ss, n_fs, itemsize);
+    PyErr_Format(PyExc_ValueError, "image, valid, sums, maxima of %zd, %zd, %zd, %zd bytes do not fit "
+                 "(%zd, %zd) pixels of %zd bytes, or are not aligned", view[0].len, view[1].len,
+                 view[2].len, view[3].len, n_ss, n_fs, itemsize);
     return 0;
 }
 
@@ -180,7 +181,8 @@ static PyObject *py_pool4(PyObject *Py_UNUSED(module), PyObject *args) {
     Py_buffer view[4];
     Py_ssize_t n_ss, n_fs, itemsize;
     PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "y*y*w*w*nnn", &view[0], &view[1], &view[2], &view[3], &n_ss, &n_fs, &itemsize))
+    if (!PyArg_ParseTuple(args, "y*y*w*w*nnn", &view[0], &view[1], &view[2], &view[3], &n_ss, &n_fs,
+                          &itemsize))
         return NULL;
     if (n_ss < 0 || n_fs < 0 || (n_fs && n_ss > PY_SSIZE_T_MAX / 8 / n_fs) ||
         (itemsize != 1 && itemsize != 2 && itemsize != 4)) {
@@ -199,15 +201,16 @@ static PyObject *py_pool4(PyObject *Py_UNUSED(module), PyObject *args) {
 }
 
 /* Borrow an aligned word of a buffer. On success the caller releases `view`. */
-static void *word_at(PyObject *buffer, PyObject *offset_object, Py_ssize_t n_bytes, int flags, Py_buffer *view) {
+static void *word_at(PyObject *buffer, PyObject *offset_object, Py_ssize_t n_bytes, int flags,
+                     Py_buffer *view) {
     Py_ssize_t offset = PyNumber_AsSsize_t(offset_object, PyExc_ValueError);
     if (offset == -1 && PyErr_Occurred()) return NULL;
     if (PyObject_GetBuffer(buffer, view, flags) < 0) return NULL;
-    char *word = (char *)view->buf + offset;
-    if (offset >= 0 && view->len >= n_bytes && offset <= view->len - n_bytes && (uintptr_t)word % (size_t)n_bytes == 0)
-        return word;
-    PyErr_Format(PyExc_ValueError, "offset %zd of a %zd-byte buffer: expected an aligned word of %zd bytes inside it",
-                 offset, view->len, n_bytes);
+    if (offset >= 0 && view->len >= n_bytes && offset <= view->len - n_bytes &&
+        ((uintptr_t)view->buf + (size_t)offset) % (size_t)n_bytes == 0)
+        return (char *)view->buf + offset;
+    PyErr_Format(PyExc_ValueError, "offset %zd of a %zd-byte buffer: expected an aligned word of %zd bytes "
+                 "inside it", offset, view->len, n_bytes);
     PyBuffer_Release(view);
     return NULL;
 }
@@ -262,7 +265,8 @@ static PyObject *py_cas_u32(PyObject *Py_UNUSED(module), PyObject *const *args, 
     if (!has_arguments(n_args, 4) || !as_u32(args[2], &expected) || !as_u32(args[3], &desired) ||
         !(word = word_at(args[0], args[1], 4, PyBUF_WRITABLE, &view)))
         return NULL;
-    int swapped = __atomic_compare_exchange_n(word, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    int swapped =
+        __atomic_compare_exchange_n(word, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
     PyBuffer_Release(&view);
     return PyBool_FromLong(swapped);
 }

@@ -1,6 +1,10 @@
 /* One LZ4 block to bytes, bounded on both sides. From the LZ4 block format description (token, literals,
- * 16-bit little-endian offset, lengths continued in bytes of 255). Sparse detector planes are runs: short
- * offsets, offset 1 above all, are written as repeated patterns, not byte by byte. */
+ * 16-bit little-endian offset, lengths continued in bytes of 255).
+ *
+ * Sparse detector planes are short sequences (four of five matches have at most 16 bytes, two of five an
+ * offset below 16) and a few long runs. So a short match is one gather and one store whatever its offset,
+ * and a long run of short cycles is stored from registers, 32 bytes at a time. Keeping the last 16 bytes
+ * in a register instead of reading them back was tried and was slower. */
 #include "_kernels.h"
 
 #include <string.h>
@@ -69,7 +73,7 @@ INLINE void copy_match(uint8_t *out, size_t offset, size_t n, picker *pick16) {
     if (n <= 16) return;
     if (offset >= 32) {
         for (size_t i = 16; i < n; i += 32) {
-            bytes32 v;
+            bytes32 v; /* loaded before it is stored: the ranges may touch */
             memcpy(&v, from + i, 32);
             memcpy(out + i, &v, 32);
         }

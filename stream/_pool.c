@@ -48,7 +48,8 @@ INLINE void add_fields(pooling *p, size_t itemsize, size_t y, size_t x, size_t e
 #if HAVE_X86
 #include <immintrin.h>
 
-#define AVX2 __attribute__((target("avx2"))) static inline __attribute__((always_inline))
+#define TARGET __attribute__((target("avx2")))
+#define AVX2 TARGET INLINE
 #define STRIP 32 /* columns, 8 fields */
 
 AVX2 __m256i load(const uint8_t *from) { return _mm256_loadu_si256((const __m256i *)(const void *)from); }
@@ -166,7 +167,8 @@ AVX2 int strip_4(pooling *p, size_t y, size_t x, __m256i *n_photons) {
         sum[k] = max[k] = _mm256_setzero_si256();
         for (size_t i = y * p->n_fs + x + 8 * (size_t)k, r = 0; r < 4; r++, i += p->n_fs) {
             __m256i v = load(p->image + 4 * i);
-            __m256i used = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p->valid + i)));
+            __m128i eight = _mm_loadl_epi64((const __m128i *)(const void *)(p->valid + i));
+            __m256i used = _mm256_cvtepu8_epi32(eight);
             KEEP(32, v, _mm256_cmpeq_epi32(used, _mm256_setzero_si256()), n_full);
             bits = _mm256_or_si256(bits, v);
             sum[k] = _mm256_add_epi32(sum[k], v);
@@ -200,9 +202,9 @@ AVX2 size_t add_strips(pooling *p, size_t itemsize, size_t y) {
     return x;
 }
 
-__attribute__((target("avx2"))) static size_t add_strips_1(pooling *p, size_t y) { return add_strips(p, 1, y); }
-__attribute__((target("avx2"))) static size_t add_strips_2(pooling *p, size_t y) { return add_strips(p, 2, y); }
-__attribute__((target("avx2"))) static size_t add_strips_4(pooling *p, size_t y) { return add_strips(p, 4, y); }
+TARGET static size_t add_strips_1(pooling *p, size_t y) { return add_strips(p, 1, y); }
+TARGET static size_t add_strips_2(pooling *p, size_t y) { return add_strips(p, 2, y); }
+TARGET static size_t add_strips_4(pooling *p, size_t y) { return add_strips(p, 4, y); }
 
 static size_t add_strips_of(pooling *p, size_t itemsize, size_t y) {
     if (y + 4 > p->n_ss || !__builtin_cpu_supports("avx2")) return 0;

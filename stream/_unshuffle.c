@@ -100,7 +100,8 @@ AVX2 static inline void step_2(const uint8_t *planes, size_t n_columns, uint8_t 
     if (!planes_to_bytes(planes, n_columns, low)) clear(low);
     for (int q = 0; q < 8; q++, out += 32) {
         if (has_high) {
-            store_halves(out, 256, _mm256_unpacklo_epi8(low[q], high[q]), _mm256_unpackhi_epi8(low[q], high[q]));
+            store_halves(out, 256, _mm256_unpacklo_epi8(low[q], high[q]),
+                         _mm256_unpackhi_epi8(low[q], high[q]));
         } else {
             store(out, _mm256_cvtepu8_epi16(_mm256_castsi256_si128(low[q])));
             store(out + 256, _mm256_cvtepu8_epi16(_mm256_extracti128_si256(low[q], 1)));
@@ -128,10 +129,10 @@ AVX2 static inline void step_4(const uint8_t *planes, size_t n_columns, uint8_t 
             store_wide(out + 512, _mm256_extracti128_si256(b[0][q], 1));
             continue;
         }
-        __m256i lo = _mm256_unpacklo_epi8(b[0][q], b[1][q]), hi = _mm256_unpackhi_epi8(b[0][q], b[1][q]);
-        __m256i LO = _mm256_unpacklo_epi8(b[2][q], b[3][q]), HI = _mm256_unpackhi_epi8(b[2][q], b[3][q]);
-        store_halves(out, 512, _mm256_unpacklo_epi16(lo, LO), _mm256_unpackhi_epi16(lo, LO));
-        store_halves(out + 32, 512, _mm256_unpacklo_epi16(hi, HI), _mm256_unpackhi_epi16(hi, HI));
+        __m256i a01 = _mm256_unpacklo_epi8(b[0][q], b[1][q]), b01 = _mm256_unpackhi_epi8(b[0][q], b[1][q]);
+        __m256i a23 = _mm256_unpacklo_epi8(b[2][q], b[3][q]), b23 = _mm256_unpackhi_epi8(b[2][q], b[3][q]);
+        store_halves(out, 512, _mm256_unpacklo_epi16(a01, a23), _mm256_unpackhi_epi16(a01, a23));
+        store_halves(out + 32, 512, _mm256_unpacklo_epi16(b01, b23), _mm256_unpackhi_epi16(b01, b23));
     }
 }
 
