@@ -12,16 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 
-from hitfinder.models.frontend import CELL_PX, N_SECTORS, CellTables, flat_nonzero
+from hitfinder.models.frontend import CELL_PX, N_SECTORS, CellTables, Smoothing, flat_nonzero
 
-RING_WINDOWS = (129, 33, 9, 1)
-"""Widths in rings of the nested estimates, widest first."""
 RING_PRIOR_PHOTONS = 25.0
 """A wider window predicts a narrower one to about 1 / sqrt(25) = 20 %."""
-BLOCK_CELLS = 8
-"""Coarse correction: blocks of 32 px, averaged over 3 x 3 blocks."""
 BLOCK_PRIOR_PHOTONS = 100.0
 """Rings predict a block to about 10 % (polarisation, a shifted beam centre, a shadow)."""
 CLIP_SIGMA, CLIP_PHOTONS = 4.5, 3.0
@@ -55,7 +50,7 @@ def estimate(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
     counts_BN, exposure_BN = total_BN, tables.exposure_N.expand(n_batch, -1)
     spot_BHW = torch.zeros_like(sums_BHW, dtype=torch.bool)
     for _ in range(N_CLIPS):
-        rate_BR = ring_rates(_by_ring(counts_BN), _by_ring(exposure_BN))
+        rate_BR = ring_rates(_by_ring(counts_BN), _by_ring(exposure_BN), tables.smoothing)
         full_BR = rate_BR * CELL_PX**2
         limit_BR = full_BR + CLIP_SIGMA * full_BR.sqrt() + CLIP_PHOTONS
         spot_BHW = sums_BHW > _to_cells(limit_BR, tables)
@@ -68,37 +63,28 @@ def estimate(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
         hidden = torch.bincount(where, tables.exposure_HW.view(-1)[cell], n_batch * n_bins)
         counts_BN = (total_BN - lost).clamp(min=0)
         exposure_BN = (tables.exposure_N - hidden.view(n_batch, n_bins)).clamp(min=0)
-    rate_BR = ring_rates(_by_ring(counts_BN), _by_ring(exposure_BN)).to(torch.float32)
+    rate_BR = ring_rates(_by_ring(counts_BN), _by_ring(exposure_BN), tables.smoothing)
     mean_BHW = _to_cells(rate_BR, tables) * tables.exposure_HW
-    mean_BHW *= _coarse_correction(sums_BHW, mean_BHW, spot_BHW)
+    mean_BHW *= _coarse_correction(sums_BHW, mean_BHW, spot_BHW, tables.smoothing)
     per_px_B = mean_BHW.sum((1, 2)) / max(tables.n_valid, 1)
     return Background(mean_BHW, counts_BN, exposure_BN, per_px_B)
 
 
-def ring_rates(counts_BR: torch.Tensor, exposure_BR: torch.Tensor) -> torch.Tensor:
+def ring_rates(
+    counts_BR: torch.Tensor, exposure_BR: torch.Tensor, smoothing: Smoothing
+) -> torch.Tensor:
     """Return photons per pixel of each ring, smoothed as far as the photons ask for it."""
     total = counts_BR.sum(1, keepdim=True)
     rate_BR = (total / exposure_BR.sum(1, keepdim=True).clamp(min=1)).expand_as(counts_BR)
-    for width in RING_WINDOWS:
-        seen = _window(counts_BR, width)
-        expected = _window(exposure_BR * rate_BR, width)
+    for window_RR in smoothing.rings:
+        seen = counts_BR @ window_RR
+        expected = (exposure_BR * rate_BR) @ window_RR
         rate_BR = rate_BR * (seen + RING_PRIOR_PHOTONS) / (expected + RING_PRIOR_PHOTONS)
     return rate_BR
 
 
 def _by_ring(values_BN: torch.Tensor) -> torch.Tensor:
     return values_BN.view(len(values_BN), -1, N_SECTORS).sum(2)
-
-
-def _window(values_BR: torch.Tensor, width: int) -> torch.Tensor:
-    if width == 1:
-        return values_BR
-    half = width // 2
-    total = functional.pad(values_BR.to(torch.float64).cumsum(1), (1, 0))
-    n_rings = values_BR.shape[1]
-    at = torch.arange(n_rings, device=values_BR.device)
-    upper, lower = (at + half + 1).clamp(max=n_rings), (at - half).clamp(min=0)
-    return (total[:, upper] - total[:, lower]).to(torch.float32)
 
 
 def _to_cells(values_BR: torch.Tensor, tables: CellTables) -> torch.Tensor:
@@ -108,29 +94,12 @@ def _to_cells(values_BR: torch.Tensor, tables: CellTables) -> torch.Tensor:
 
 
 def _coarse_correction(
-    sums_BHW: torch.Tensor, mean_BHW: torch.Tensor, spot_BHW: torch.Tensor
+    sums_BHW: torch.Tensor, mean_BHW: torch.Tensor, spot_BHW: torch.Tensor, smoothing: Smoothing
 ) -> torch.Tensor:
-    """Return the smooth ratio of counts to the rings' prediction, float32 (B, H, W).
-
-    Window sums and bilinear interpolation are matrices along each axis: two small products
-    are several times faster on a CPU than pooling and resampling a frame.
-    """
-    height, width = sums_BHW.shape[1:]
-    rows_in, rows_out = _axis_matrices(height, sums_BHW.device)
-    columns_in, columns_out = _axis_matrices(width, sums_BHW.device)
+    """Return the smooth ratio of counts to the rings' prediction, float32 (B, H, W)."""
+    s = smoothing
     keep = (~spot_BHW).to(torch.float32)
-    seen = rows_in @ (sums_BHW * keep) @ columns_in.T
-    expected = rows_in @ (mean_BHW * keep) @ columns_in.T
+    seen = s.rows_in @ (sums_BHW * keep) @ s.columns_in.T
+    expected = s.rows_in @ (mean_BHW * keep) @ s.columns_in.T
     ratio = (seen + BLOCK_PRIOR_PHOTONS) / (expected + BLOCK_PRIOR_PHOTONS)
-    return rows_out @ ratio @ columns_out.T
-
-
-def _axis_matrices(n_cells: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (blocks, cells) sums over three blocks and (cells, blocks) linear interpolation."""
-    n_blocks = -(-n_cells // BLOCK_CELLS)
-    cell = torch.arange(n_cells, device=device)
-    block = torch.arange(n_blocks, device=device)
-    near = (cell // BLOCK_CELLS - block[:, None]).abs() <= 1
-    at = ((cell + 0.5) / BLOCK_CELLS - 0.5).clamp(0, n_blocks - 1)
-    weight = (1 - (at[:, None] - block).abs()).clamp(min=0)
-    return near.to(torch.float32), weight
+    return s.rows_out @ ratio @ s.columns_out.T

@@ -22,6 +22,10 @@ from hitfinder.models.geometry import Geometry
 CELL_PX = 4
 RING_CELLS = 1
 """Width of a background ring in cells: one, as powder rings are that thin."""
+RING_WINDOWS = (129, 33, 9, 1)
+"""Widths in rings of the nested background estimates, widest first."""
+BLOCK_CELLS = 8
+"""Coarse correction of the background: blocks of 32 px, averaged over 3 x 3 blocks."""
 N_SECTORS = 4
 """Azimuthal sectors of a folded quadrant (0 = along fs), enough to see polarisation."""
 
@@ -44,6 +48,26 @@ class Pooled:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Smoothing:
+    """Window sums and interpolation as float32 matrices along one axis each.
+
+    A product with a small banded matrix is several times faster on a CPU than pooling or
+    resampling a frame.
+
+    Attributes:
+        rings: (R, R) for each of `RING_WINDOWS`: sum of the rings within the window.
+        rows_in: (blocks, H): sum of the cells of three blocks; `columns_in` the same along W.
+        rows_out: (H, blocks): linear interpolation between blocks; `columns_out` along W.
+    """
+
+    rings: tuple[torch.Tensor, ...]
+    rows_in: torch.Tensor
+    rows_out: torch.Tensor
+    columns_in: torch.Tensor
+    columns_out: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class CellTables:
     """What the cells of a detector are, made once for a geometry and a mask.
 
@@ -56,6 +80,7 @@ class CellTables:
         cos2_N: float64 numpy, mean x^2 / r^2.
         n_rings: rings from the innermost to the outermost cell.
         n_valid: counted pixels of the detector.
+        smoothing: window sums of the background, as matrices.
     """
 
     exposure_HW: torch.Tensor
@@ -66,6 +91,7 @@ class CellTables:
     cos2_N: NDArray[np.float64]
     n_rings: int
     n_valid: int
+    smoothing: Smoothing
 
 
 def cell_shape(shape: tuple[int, int]) -> tuple[int, int]:
@@ -126,7 +152,27 @@ def cell_tables(
         cos2_N=mean(cos2),
         n_rings=n_rings,
         n_valid=int(valid.sum()),
+        smoothing=_smoothing(n_rings, height, width, device),
     )
+
+
+def _smoothing(n_rings: int, height: int, width: int, device: torch.device | str) -> Smoothing:
+    ring = torch.arange(n_rings)
+    apart = (ring[:, None] - ring).abs()
+    rows, columns = _block_matrices(height), _block_matrices(width)
+    return Smoothing(
+        tuple((apart <= window // 2).to(torch.float32).to(device) for window in RING_WINDOWS),
+        *(m.to(device) for m in (*rows, *columns)),
+    )
+
+
+def _block_matrices(n_cells: int) -> tuple[torch.Tensor, torch.Tensor]:
+    n_blocks = -(-n_cells // BLOCK_CELLS)
+    cell, block = torch.arange(n_cells), torch.arange(n_blocks)
+    near = (cell // BLOCK_CELLS - block[:, None]).abs() <= 1
+    at = ((cell + 0.5) / BLOCK_CELLS - 0.5).clamp(0, n_blocks - 1)
+    weight = (1 - (at[:, None] - block).abs()).clamp(min=0)
+    return near.to(torch.float32), weight
 
 
 def pool(image_BYX: torch.Tensor, valid_YX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,8 +24,9 @@ MATRIX_CLEN_M = (0.15, 0.25, 0.35)
 RINGS_PER_BIN = 2
 COARSE_ENERGIES, COARSE_RATIO_STEP = 26, 0.02
 """First look: 200 eV, and 2 % in E / c, the direction in which the likelihood is narrow."""
-ZOOM_ENERGIES, ZOOM_RATIOS, FINE_ENERGIES = 13, 17, 401
-MAX_ZOOMS = 4
+ZOOM_ENERGIES, ZOOM_RATIOS, FINE_ENERGIES = 13, 11, 401
+MAX_ZOOMS = 5
+N_CLIMBS = 3
 REACH = 14.0
 """Log likelihood below the best that still counts: 5.3 sigma."""
 MIN_PHOTONS = 50.0
@@ -136,18 +137,17 @@ def estimate(
         return _prior()
     fit = _Likelihood(n, w, tables)
     energies = tables.energies_eV
-    ratios = fit.climb(energies, fit.coarse_ratios())
+    ratios, profile = fit.coarse()
     for _ in range(MAX_ZOOMS):
-        profile = fit.at(energies, ratios)
         near = np.flatnonzero(profile > profile.max() - REACH * fit.dispersion)
         low, high = max(near[0] - 1, 0), min(near[-1] + 1, len(energies) - 1)
         settled = high - low > 0.5 * len(energies) and len(energies) == ZOOM_ENERGIES
-        finer = np.linspace(energies[low], energies[high], ZOOM_ENERGIES)
-        ratios = fit.climb(finer, np.interp(finer, energies, ratios))
-        energies = finer
-        fit.measure_dispersion(energies, ratios)
         if settled:
             break
+        finer = np.linspace(energies[low], energies[high], ZOOM_ENERGIES)
+        ratios = fit.climb(finer, np.interp(finer, energies, ratios))
+        energies, profile = finer, fit.at(finer, ratios)
+        fit.measure_dispersion(energies, ratios, profile)
     return fit.summarise(energies, ratios)
 
 
@@ -162,20 +162,29 @@ class _Likelihood:
         m = self.tables.shape_at(energy_eV, ratio)
         return np.asarray(np.log(m) @ self.n - self.n.sum() * np.log(m @ self.w))
 
-    def coarse_ratios(self) -> Array:
-        """Return the best ratio of the coarse grid for each coarse energy."""
+    def coarse(self) -> tuple[Array, Array]:
+        """Return the best ratio of the grid for each coarse energy, and its log likelihood.
+
+        Both from the parabola through the best node and its neighbours.
+        """
         t = self.tables
         log_like = t.log_shape @ self.n.astype(np.float32)
         log_like -= np.float32(self.n.sum()) * np.log(t.shape @ self.w.astype(np.float32))
-        grid = np.where(t.inside, log_like.reshape(t.inside.shape), -np.inf)
-        return np.asarray(t.ratios[grid.argmax(axis=1)])
+        grid = log_like.reshape(t.inside.shape).astype(np.float64)
+        best = np.where(t.inside, grid, -np.inf).argmax(axis=1).clip(1, len(t.ratios) - 2)
+        row = np.arange(len(best))
+        before, at, after = (grid[row, best + step] for step in (-1, 0, 1))
+        bend = np.minimum(before + after - 2 * at, -1e-9)
+        shift = np.clip(0.5 * (before - after) / bend, -1, 1)
+        top = at + 0.5 * shift * (after - before) + 0.5 * shift * shift * bend
+        return t.ratios[best] + shift * COARSE_RATIO_STEP, top
 
     def climb(self, energies_eV: Array, ratios: Array) -> Array:
         """Newton steps in the ratio at fixed energies, kept within the range of clen."""
         low = np.log(energies_eV / CLEN_RANGE_M[1])
         high = np.log(energies_eV / CLEN_RANGE_M[0])
         ratios = np.clip(ratios, low, high)
-        for _ in range(3):
+        for _ in range(N_CLIMBS):
             slope, curvature = self._bend(energies_eV, ratios)
             step = np.clip(slope / np.maximum(curvature, 1e-9), -0.03, 0.03)
             ratios = np.clip(ratios + step, low, high)
@@ -188,9 +197,9 @@ class _Likelihood:
         curvature = (2 * around[1] - around[0] - around[2]) / h**2
         return slope, curvature
 
-    def measure_dispersion(self, energies_eV: Array, ratios: Array) -> None:
+    def measure_dispersion(self, energies_eV: Array, ratios: Array, profile: Array) -> None:
         """Compare the scatter about the best shape with Poisson's (Pearson's chi squared)."""
-        best = int(self.at(energies_eV, ratios).argmax())
+        best = int(profile.argmax())
         m = self.tables.shape_at(energies_eV[best : best + 1], ratios[best : best + 1])[0]
         mean = m * self.w
         mean *= self.n.sum() / mean.sum()

@@ -249,7 +249,8 @@ class Pipeline:
 def _places_of(candidates: scan.Candidates, row: int) -> Places:
     """Return the significant places of one frame, as a batch of one."""
     one = scan.Candidates(*(c[row : row + 1] for c in candidates.columns()))
-    places = merge(one, MAX_PEAKS)
+    n_significant = int((one.evidence > MIN_EVIDENCE).sum())
+    places = merge(one, min(n_significant, MAX_PEAKS))
     kept = places.evidence[0] > MIN_EVIDENCE
     return Places(*(c[:, kept] for c in places.columns()))
 
