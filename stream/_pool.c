@@ -186,11 +186,23 @@ AVX2 int strip_4(pooling *p, size_t y, size_t x, __m256i *n_photons) {
     return 1;
 }
 
+/* Ask for one strip of the next four rows: rows are too short for the hardware to run ahead by itself.
+ * Addresses behind the last row are only hints and never read. */
+AVX2 void fetch_ahead(const pooling *p, size_t itemsize, size_t y, size_t x) {
+    for (size_t r = y + 4; r < y + 8; r++) {
+        const uintptr_t i = r * p->n_fs + x, image = (uintptr_t)p->image + i * itemsize;
+        _mm_prefetch((const char *)((uintptr_t)p->valid + i), _MM_HINT_T0);
+        _mm_prefetch((const char *)image, _MM_HINT_T0);
+        if (itemsize == 4) _mm_prefetch((const char *)(image + 64), _MM_HINT_T0);
+    }
+}
+
 /* Rows y..y + 3, all there. Returns the column from which `add_fields` has to go on. */
 AVX2 size_t add_strips(pooling *p, size_t itemsize, size_t y) {
     __m256i n_photons = _mm256_setzero_si256();
     size_t x = 0;
     for (; x + STRIP <= p->n_fs; x += STRIP) {
+        fetch_ahead(p, itemsize, y, x);
         int is_done = itemsize == 1   ? strip_1(p, y, x, &n_photons)
                       : itemsize == 2 ? strip_2_dim(p, y, x, &n_photons) || strip_2(p, y, x, &n_photons)
                                       : strip_4(p, y, x, &n_photons);
