@@ -71,6 +71,7 @@ def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) 
     from hitfinder.workers.terminal import ReplayProgress, say_ready
 
     devices = resolve(config.workers.devices)
+    page: list[str] = []
     with ReplayProgress(enabled=bool(replay)) as progress:
         options = RunOptions(
             config,
@@ -78,11 +79,12 @@ def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) 
             devices,
             replay=replay,
             max_series=max_series,
-            on_ready=say_ready,
+            on_ready=lambda line: say_ready(f"{line} http={page[0]}"),
             on_status=progress.update,
         )
         supervisor = Supervisor(options)
-        with serve_status(config.http.bind, supervisor.state):
+        with serve_status(config.http.bind, supervisor.state) as address:
+            page.append(address)
             return supervisor.run()
 
 

@@ -96,8 +96,8 @@ def application(state: Callable[[], dict[str, Any]]) -> Starlette:
 
 
 @contextmanager
-def serve_status(bind: str, state: Callable[[], dict[str, Any]]) -> Iterator[None]:
-    """Serve the page from a thread while the daemon runs.
+def serve_status(bind: str, state: Callable[[], dict[str, Any]]) -> Iterator[str]:
+    """Serve the page from a thread while the daemon runs; yields HOST:PORT as bound.
 
     Raises:
         ConfigError: the address is malformed or taken.
@@ -109,6 +109,7 @@ def serve_status(bind: str, state: Callable[[], dict[str, Any]]) -> Iterator[Non
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), int(port)))
+        listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
         raise ConfigError(
@@ -119,7 +120,7 @@ def serve_status(bind: str, state: Callable[[], dict[str, Any]]) -> Iterator[Non
     thread = threading.Thread(target=server.run, args=([listener],), name="http", daemon=True)
     thread.start()
     try:
-        yield
+        yield f"{host}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(STOP_S)

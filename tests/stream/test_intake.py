@@ -1,0 +1,189 @@
+"""Messages into the ring: every frame is somewhere, whatever comes and whoever dies."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hitfinder.stream.errors import WireError
+from hitfinder.stream.intake import Intake, header_path
+from hitfinder.stream.messages import (
+    Blob,
+    Codec,
+    Frame,
+    FrameHeader,
+    SeriesEnd,
+    SeriesStart,
+    unpack_start,
+)
+from hitfinder.stream.ring import Bells, Layout, Ring, State, create_memory
+
+IMAGE = np.arange(48, dtype=np.uint16).reshape(6, 8)
+
+
+def frame(series: int, number: int, payload: bytes | None = None) -> Frame:
+    body = memoryview(IMAGE.tobytes() if payload is None else payload)
+    blob = Blob("threshold_1", (6, 8), "uint16", Codec.NONE, 2, body)
+    return Frame(FrameHeader(series, number), (blob,))
+
+
+class Bench:
+    """An intake with nobody behind it."""
+
+    def __init__(self, runtime: Path, when_full: str = "block") -> None:
+        layout = Layout(n_slots=4, slot_bytes=1 << 14)
+        self.fd = create_memory(layout)
+        self.ring = Ring(self.fd, layout)
+        self.bells = Bells.create(["receiver", "worker0", "sink", "supervisor"])
+        self.runtime, self.when_full, self.go_on = runtime, when_full, True
+        self.intake = self.make()
+
+    def make(self) -> Intake:
+        return Intake(
+            self.ring,
+            self.bells,
+            self.runtime,
+            n_decoders=1,
+            when_full=self.when_full,
+            beat=lambda: self.go_on,
+        )
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, "the ring never got there"
+            self.bells.wait("worker0", 0.01)
+
+    def close(self) -> None:
+        self.intake.close()
+        for fd in (self.fd, *self.bells.fds.values()):
+            os.close(fd)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def test_a_frame_is_decoded_into_its_slot(bench: Bench) -> None:
+    bench.intake.take(SeriesStart(1, n_frames=2))
+    bench.intake.take(frame(1, 0))
+    bench.wait(lambda: len(bench.ring.in_state(State.DECODED)) == 1)
+    (slot,) = bench.ring.in_state(State.DECODED)
+    np.testing.assert_array_equal(bench.ring.image(slot), IMAGE)
+    assert bytes(bench.ring.blobs(slot)[0].payload) == IMAGE.tobytes()
+
+
+def test_the_header_is_left_for_the_other_processes(bench: Bench) -> None:
+    mask = np.eye(6, 8, dtype=np.uint32)
+    bench.intake.take(SeriesStart(1, n_frames=2, clen_m=0.25, pixel_mask=mask, header={"a": [1]}))
+    key = int(bench.ring.series["key"][0])
+    start = unpack_start(header_path(bench.runtime, key).read_bytes())
+    assert (start.series, start.n_frames, start.clen_m, start.header) == (1, 2, 0.25, {"a": [1]})
+    np.testing.assert_array_equal(start.pixel_mask, mask)
+
+
+def test_a_series_without_header_gets_one_that_says_so(bench: Bench) -> None:
+    bench.intake.take(frame(4, 7))
+    key = int(bench.ring.series["key"][0])
+    start = unpack_start(header_path(bench.runtime, key).read_bytes())
+    assert start.shape == (6, 8)
+    assert "no header" in start.warnings[0]
+
+
+def test_a_header_with_half_a_surrogate_pair_is_taken(bench: Bench) -> None:
+    bench.intake.take(SeriesStart(1, detector="Eiger \ud800", header={"x": ["\udfff"]}))
+    assert len(bench.intake.series.open_entries()) == 1
+
+
+def test_a_malformed_message_is_counted_and_its_frame_is_corrupt(bench: Bench) -> None:
+    bench.intake.take(SeriesStart(1, n_frames=3))
+    bench.intake.take(WireError("blob too short", series=1, frame=2))
+    bench.intake.take(WireError("no message at all"))
+    (slot,) = bench.ring.in_state(State.JUDGED)
+    record = bench.ring.record(slot)
+    assert (record.outcome, record.frame, record.reason) == ("corrupt", 2, "blob too short")
+    assert bench.ring.control["n_malformed"][0] == 2
+    assert bench.ring.errors() == ["blob too short", "no message at all"]
+
+
+def test_a_blob_that_does_not_decode_is_corrupt(bench: Bench) -> None:
+    bench.intake.take(frame(1, 0, payload=b"short"))
+    bench.wait(lambda: len(bench.ring.in_state(State.JUDGED)) == 1)
+    (slot,) = bench.ring.in_state(State.JUDGED)
+    assert bench.ring.record(slot).outcome == "corrupt"
+
+
+def test_a_frame_that_fits_no_slot_is_dropped_with_the_reason(bench: Bench) -> None:
+    big = Blob("threshold_1", (100, 100), "uint16", Codec.NONE, 2, memoryview(bytes(20_000)))
+    bench.intake.take(Frame(FrameHeader(1, 0), (big,)))
+    (slot,) = bench.ring.in_state(State.JUDGED)
+    record = bench.ring.record(slot)
+    assert record.outcome == "dropped"
+    assert "ring.slot_bytes" in str(record.reason)
+
+
+def test_the_same_frame_twice_takes_one_slot(bench: Bench) -> None:
+    for _ in range(2):
+        bench.intake.take(frame(1, 0))
+    bench.wait(lambda: len(bench.ring.in_state(State.DECODED)) == 1)
+    assert int((bench.ring.states != State.FREE).sum()) == 1
+
+
+def test_a_full_ring_drops_after_the_hold_and_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hitfinder.stream.intake.MAX_HOLD_S", 0.05)
+    bench = Bench(tmp_path, "drop")
+    for number in range(6):
+        bench.intake.take(frame(1, number))
+    entry = bench.intake.series.open_entries()[0]
+    assert bench.ring.series["n_dropped"][entry] == 2
+    assert list(bench.intake.series.unseen(entry)[1]) == [4, 5]
+    bench.wait(lambda: len(bench.ring.in_state(State.DECODED)) == 4)
+    bench.ring.release(bench.ring.in_state(State.DECODED)[0])
+    bench.intake.take(frame(1, 6))
+    bench.wait(lambda: len(bench.ring.in_state(State.DECODED)) == 4)
+    bench.close()
+
+
+def test_a_series_is_sealed_also_while_the_intake_waits_for_room(bench: Bench) -> None:
+    for number in range(4):
+        bench.intake.take(frame(1, number))
+    entry = bench.intake.series.open_entries()[0]
+    bench.ring.series["close_requested"][entry] = 1
+    beats = iter([True, True, False])
+    bench.intake.beat = lambda: next(beats)
+    bench.intake.take(frame(1, 4))
+    assert bench.ring.series["sealed"][entry] == 1
+
+
+def test_a_successor_finishes_what_a_killed_receiver_left(bench: Bench) -> None:
+    bench.intake.take(SeriesStart(1, n_frames=4))
+    key = int(bench.ring.series["key"][0])
+    for number, state in ((0, State.RECEIVED), (1, State.DECODING), (2, State.FILLING)):
+        slot = bench.ring.take_free()
+        assert slot is not None
+        bench.ring.describe(slot, FrameHeader(1, number), key, 0)
+        bench.ring.store_blobs(slot, frame(1, number).blobs)
+        bench.ring.set_state(slot, state)
+    assert bench.ring.take_free() is not None  # claimed, but not yet described
+    bench.make().recover()
+    bench.wait(lambda: len(bench.ring.in_state(State.DECODED)) == 2)
+    (lost,) = bench.ring.in_state(State.JUDGED)
+    assert bench.ring.record(lost).outcome == "lost"
+    assert bench.ring.record(lost).frame == 2
+    assert int((bench.ring.states == State.FREE).sum()) == 1
+    assert bench.ring.series["n_received"][0] == 3
+    bench.intake.take(frame(1, 0))  # sent again: it is here already
+    assert bench.ring.series["n_duplicate"][0] == 1
+
+
+def test_an_end_of_an_unknown_series_is_stale(bench: Bench) -> None:
+    bench.intake.take(SeriesEnd(77))
+    assert bench.ring.control["n_stale"][0] == 1
