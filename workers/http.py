@@ -16,9 +16,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from hitfinder.workers.config import ConfigError
@@ -28,33 +32,47 @@ log = logging.getLogger(__name__)
 STOP_S = 5.0
 
 
-def metrics_text(state: dict[str, Any]) -> str:
-    """Return the daemon's state as Prometheus text."""
-    lines = ["# TYPE hitfinder_frames_total counter"]
-    lines += [
-        f'hitfinder_frames_total{{outcome="{outcome}"}} {n}'
-        for outcome, n in state["counts"].items()
-    ]
-    for name, kind, key in (
-        ("hitfinder_messages_total", "counter", "n_messages"),
-        ("hitfinder_received_bytes_total", "counter", "n_bytes"),
-        ("hitfinder_malformed_messages_total", "counter", "n_malformed"),
-        ("hitfinder_series_total", "counter", "n_series_closed"),
-        ("hitfinder_ring_slots", "gauge", "ring_slots"),
-        ("hitfinder_ring_slots_used", "gauge", "ring_slots_used"),
-        ("hitfinder_uptime_seconds", "gauge", "uptime_s"),
-    ):
-        lines += [f"# TYPE {name} {kind}", f"{name} {state[key]}"]
-    lines.append("# TYPE hitfinder_latency_seconds gauge")
-    for quantile, key in (("0.5", "latency_p50_s"), ("0.99", "latency_p99_s")):
-        if state[key] is not None:
-            lines.append(f'hitfinder_latency_seconds{{quantile="{quantile}"}} {state[key]:.6f}')
-    lines.append("# TYPE hitfinder_child_starts_total counter")
-    lines += [
-        f'hitfinder_child_starts_total{{child="{c["name"]}",index="{i}"}} {c["starts"]}'
-        for i, c in enumerate(state["children"])
-    ]
-    return "\n".join(lines) + "\n"
+class StateCollector(Collector):
+    """The daemon's state as Prometheus metric families, read anew at each scrape."""
+
+    def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
+        self._state = state
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families; names carry their units."""
+        state = self._state()
+        frames = CounterMetricFamily(
+            "hitfinder_frames", "Frames with a verdict.", labels=["outcome"]
+        )
+        for outcome, n in state["counts"].items():
+            frames.add_metric([outcome], n)
+        yield frames
+        for name, help_text, key in (
+            ("hitfinder_messages", "Messages received.", "n_messages"),
+            ("hitfinder_received_bytes", "Bytes received.", "n_bytes"),
+            ("hitfinder_malformed_messages", "Messages refused.", "n_malformed"),
+            ("hitfinder_series", "Series closed.", "n_series_closed"),
+        ):
+            yield CounterMetricFamily(name, help_text, value=state[key])
+        for name, help_text, key in (
+            ("hitfinder_ring_slots", "Slots of the ring.", "ring_slots"),
+            ("hitfinder_ring_slots_used", "Slots that hold a frame.", "ring_slots_used"),
+            ("hitfinder_uptime_seconds", "Since the daemon started.", "uptime_s"),
+        ):
+            yield GaugeMetricFamily(name, help_text, value=state[key])
+        latency = GaugeMetricFamily(
+            "hitfinder_latency_seconds", "Reception to publication.", labels=["quantile"]
+        )
+        for quantile, key in (("0.5", "latency_p50_s"), ("0.99", "latency_p99_s")):
+            if state[key] is not None:
+                latency.add_metric([quantile], state[key])
+        yield latency
+        starts = CounterMetricFamily(
+            "hitfinder_child_starts", "Starts of each child.", labels=["child", "index"]
+        )
+        for i, child in enumerate(state["children"]):
+            starts.add_metric([child["name"], str(i)], child["starts"])
+        yield starts
 
 
 def page(state: dict[str, Any]) -> str:
@@ -75,8 +93,11 @@ def application(state: Callable[[], dict[str, Any]]) -> Starlette:
     def show(request: Request) -> HTMLResponse:
         return HTMLResponse(page(state()))
 
-    def metrics(request: Request) -> PlainTextResponse:
-        return PlainTextResponse(metrics_text(state()), media_type="text/plain; version=0.0.4")
+    registry = CollectorRegistry()
+    registry.register(StateCollector(state))
+
+    def metrics(request: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     def healthz(request: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})

@@ -44,9 +44,9 @@ def ask(
 def test_metrics_are_prometheus_text_with_units_in_the_names() -> None:
     status, text = ask("/metrics")
     assert status == 200
-    assert 'hitfinder_frames_total{outcome="hit"} 2\n' in text
-    assert "hitfinder_received_bytes_total 1000\n" in text
-    assert 'hitfinder_latency_seconds{quantile="0.5"} 0.012500\n' in text
+    assert 'hitfinder_frames_total{outcome="hit"} 2.0\n' in text
+    assert "hitfinder_received_bytes_total 1000.0\n" in text
+    assert 'hitfinder_latency_seconds{quantile="0.5"} 0.0125\n' in text
     assert 'quantile="0.99"' not in text
 
 
