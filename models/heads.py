@@ -21,7 +21,8 @@ ENERGY_RANGE_EV = (5000.0, 10000.0)
 CLEN_RANGE_M = (0.1, 0.5)
 MATRIX_ENERGY_EV = (6000.0, 7000.0, 8000.0)
 MATRIX_CLEN_M = (0.15, 0.25, 0.35)
-RINGS_PER_BIN = 2
+FINE_RINGS = 250
+"""A detector of more rings takes them two by two: 8 px rings of the 4M bias a series by 2 eV."""
 COARSE_ENERGIES, COARSE_RATIO_STEP = 26, 0.02
 """First look: 200 eV, and 2 % in E / c, the direction in which the likelihood is narrow."""
 ZOOM_ENERGIES, ZOOM_RATIOS, FINE_ENERGIES = 13, 11, 401
@@ -93,9 +94,9 @@ class HeadTables:
 def fold(values_N: NDArray[np.floating]) -> Array:
     """Add neighbouring rings: (rings * sectors) of the front end -> bins of the heads."""
     rings = np.asarray(values_N, np.float64).reshape(-1, N_SECTORS)
-    odd = -len(rings) % RINGS_PER_BIN
-    rings = np.pad(rings, ((0, odd), (0, 0)))
-    return np.asarray(rings.reshape(-1, RINGS_PER_BIN, N_SECTORS).sum(1).ravel())
+    per_bin = 1 if len(rings) <= FINE_RINGS else 2
+    rings = np.pad(rings, ((0, -len(rings) % per_bin), (0, 0)))
+    return np.asarray(rings.reshape(-1, per_bin, N_SECTORS).sum(1).ravel())
 
 
 def head_tables(water: WaterTable, cells: CellTables, pixel_size_m: float) -> HeadTables:
