@@ -30,6 +30,8 @@ N_FEATURES = (len(SCALES_PX) + 2) * TOP
 HIDDEN = 32
 CEILING = 40.0
 """Evidence above 1e-40 tells nothing new."""
+SPOT_CEILING = 8.0
+"""The same for a single spot, whose probability is settled much earlier."""
 
 
 class GateMode(StrEnum):
@@ -173,8 +175,8 @@ def spot_terms(
     return np.stack(
         (
             np.ones(len(evidence)),
-            np.clip(evidence, FLOOR, CEILING),
-            np.clip(rest, FLOOR, CEILING),
+            np.clip(evidence, FLOOR, SPOT_CEILING),
+            np.clip(rest, FLOOR, SPOT_CEILING),
             np.log10(np.maximum(mean, 1e-6)),
         ),
         axis=1,

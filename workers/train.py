@@ -58,12 +58,14 @@ def train(options: TrainOptions) -> Path:
     drawn = _draw_all(options)
     frames = {part: _labelled(drawn[part]) for part in Part}
     net, curves = training.train(frames[Part.TRAIN], frames[Part.VALIDATE], options.seed)
+    # What a lone hot pixel is depends on the detector's mask, so spots are learned without.
+    clean = [d for d in drawn[Part.CALIBRATE] if not d.has_hot_pixels]
     calibration = training.calibrate(
         net,
         frames[Part.CALIBRATE],
         frames[Part.BLANKS],
-        np.concatenate([d.spot_terms for d in drawn[Part.CALIBRATE]]),
-        np.concatenate([d.is_spot for d in drawn[Part.CALIBRATE]]),
+        np.concatenate([d.spot_terms for d in clean]),
+        np.concatenate([d.is_spot for d in clean]),
     )
     card = _card(options, curves, [len(s) for s in calibration.blank_scores])
     path = weights.save(options.out, net, calibration, weights.load_water(), card)

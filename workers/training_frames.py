@@ -35,7 +35,8 @@ HOT_FRACTION = 0.25
 HOT_PIXELS = (1, 20)
 HOT_PHOTONS = (3.0, 1000.0)
 TRUE_SPOT_PHOTONS = 3.0
-TRUE_SPOT_PX = 6.0
+TRUE_SPOT_PX = 10.0
+"""A place is the centre of a box of up to 16 px."""
 PLACES_PER_FRAME = 48
 
 
