@@ -18,6 +18,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from hitfinder.stream import eiger_v1, wire
 from hitfinder.stream.errors import WireError
+from hitfinder.stream.fields import MAX_INTEGER
 from hitfinder.stream.intake import Intake
 from hitfinder.stream.messages import Frame, Message, SeriesStart
 
@@ -111,7 +112,8 @@ class Receiver:
         if tick == 1:
             return frame
         times: dict[str, Any] = {
-            name: None if value is None else value * tick
+            # What does not fit 64 bits was no time to begin with.
+            name: value * tick if value is not None and value * tick <= MAX_INTEGER else None
             for name, value in (
                 ("start_ns", header.start_ns),
                 ("stop_ns", header.stop_ns),
