@@ -180,13 +180,11 @@ class Intake:
 
     def _admit(self, header: FrameHeader, blob: Blob | None) -> int | None:
         """Return the entry of the frame's series, opening it if need be; None if not wanted."""
-        now_ns = time.monotonic_ns()
-        while (
-            entry := self.series.entry_for_frame(header.series, header.series_uid, now_ns)
-        ) is None:
+        series, uid = header.series, header.series_uid
+        while (entry := self.series.entry_for_frame(series, uid, time.monotonic_ns())) is None:
             if not self._wait():
                 return None
-        if self.series.admit(entry, header.frame, now_ns) is not Admission.ADMIT:
+        if self.series.admit(entry, header.frame, time.monotonic_ns()) is not Admission.ADMIT:
             return None
         if not self.series.entries["has_start"][entry]:
             self._leave_headerless(entry, header, blob)

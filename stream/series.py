@@ -80,11 +80,7 @@ class SeriesTable:
             and self.entries["uid"][entry].decode() == start.series_uid
         ):
             return entry  # the same header again: nothing new
-        if self._place() is None:
-            return None
-        for other in self.open_entries():
-            if not self.entries["ended"][other]:
-                self._end(other, b"superseded", now_ns)
+        self.end_all("superseded", now_ns)
         opened = self._open(start.series, start.series_uid, now_ns)
         if opened is not None:
             self._attach(opened, start)
@@ -98,7 +94,11 @@ class SeriesTable:
         entry = self._find(series, uid)
         if entry is None:
             entry = self._find_closed(series, uid, now_ns)
-        return self._open(series, uid, now_ns) if entry is None else entry
+        if entry is None:
+            entry = self._open(series, uid, now_ns)
+        if entry is None:
+            self._make_room(now_ns)
+        return entry
 
     def admit(self, entry: int, frame: int, now_ns: int) -> Admission:
         """Decide what becomes of a frame; counts it. The caller marks it seen once it is safe."""
@@ -128,7 +128,7 @@ class SeriesTable:
         return True
 
     def end_all(self, reason: str, now_ns: int) -> None:
-        """End every open series, as when the daemon is told to stop."""
+        """End every open series, as when another one begins."""
         for entry in self.open_entries():
             if not self.entries["ended"][entry]:
                 self._end(entry, reason.encode(), now_ns)
@@ -194,6 +194,13 @@ class SeriesTable:
         usable = (e["key"] == 0) | (e["released"] == 1)
         found = np.flatnonzero(usable)
         return int(found[np.argmin(e["key"][found])]) if found.size else None
+
+    def _make_room(self, now_ns: int) -> None:
+        """End the series that have gone quiet: more are open than any detector has."""
+        for entry in self.open_entries():
+            quiet_s = (now_ns - int(self.entries["t_last_ns"][entry])) * 1e-9
+            if quiet_s > GRACE_S and not self.entries["ended"][entry]:
+                self._end(entry, b"superseded", now_ns)
 
     def _open(self, series: int, uid: str | None, now_ns: int) -> int | None:
         entry = self._place()
