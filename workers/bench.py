@@ -63,7 +63,7 @@ def bench(options: BenchOptions, to: TextIO) -> dict[str, Any]:
     device = resolve([options.device])[0]
     console = Console(file=to)
     machine = describe_machine(device)
-    console.print(_headline(options, machine))
+    console.print(_headline(options, machine), highlight=False, soft_wrap=True)
     frames = BenchFrames(options.shape)
     stages = measure_stages(frames, options.frames, device)
     console.print(_stage_table(stages))
