@@ -172,7 +172,9 @@ class Bench:
 
     def _judge(self, slots: list[int]) -> list[Judgement]:
         images = [self._ring.image(s) for s in slots]
-        return self._pipeline.judge(images, self._context, [self._pooled[s] for s in slots])
+        # As the worker does: on a GPU pooling is a part of judging.
+        pooled = [self._pooled[s] for s in slots] if self._device == "cpu" else None
+        return self._pipeline.judge(images, self._context, pooled)
 
     def _judging(self, slots: list[int], batch: int) -> Step:
         def judge(k: int) -> None:
