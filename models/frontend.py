@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -198,18 +199,35 @@ def pool(image_BYX: torch.Tensor, valid_YX: torch.Tensor) -> tuple[torch.Tensor,
     return cells.sum(2).sum(3).to(torch.int64), cells.amax(2).amax(3).to(torch.int64)
 
 
-def pool_frame(image: NDArray[np.unsignedinteger], valid: NDArray[np.bool_]) -> Pooled:
-    """Pool one frame on the CPU; the reference for the C pooling."""
-    if image.shape != valid.shape:
+def pool_frame(
+    image: NDArray[np.unsignedinteger], valid: NDArray[np.bool_] | torch.Tensor
+) -> Pooled:
+    """Pool one frame on the device where `valid` is; the reference for the C pooling.
+
+    Args:
+        image: uint8, uint16 or uint32 (ss, fs).
+        valid: bool (ss, fs); a tensor to pool on its device.
+    """
+    if image.shape != tuple(valid.shape):
         raise ModelError(f"image of shape {image.shape}; expected (ss, fs) = {valid.shape}")
-    sums, maxima = pool(torch.from_numpy(image)[None], torch.from_numpy(valid))
-    top = np.iinfo(image.dtype).max
+    if isinstance(valid, np.ndarray):
+        valid = torch.from_numpy(_writable(valid))
+    counts = torch.from_numpy(_writable(image)).to(valid.device, non_blocking=True)
+    sums, maxima = pool(counts[None], valid)
+    # Not every comparison exists for unsigned tensors, but equal bits are equal in signed ones.
+    signed = counts.view({1: torch.int8, 2: torch.int16, 4: torch.int32}[counts.itemsize])
+    saturated = (signed == -1) & valid
     return Pooled(
-        sums=sums[0].numpy().astype(np.uint32),
-        maxima=maxima[0].numpy().astype(np.uint32),
+        sums=sums[0].clamp(max=2**32 - 1).cpu().numpy().astype(np.uint32),
+        maxima=maxima[0].cpu().numpy().astype(np.uint32),
         n_photons=int(sums.sum()),
-        n_saturated=int(np.count_nonzero((image == top) & valid)),
+        n_saturated=int(saturated.sum()),
     )
+
+
+def _writable(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array that torch may wrap: shared memory is often mapped read-only."""
+    return np.require(array, requirements=("C", "W"))
 
 
 def stack_maps(

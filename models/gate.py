@@ -28,6 +28,8 @@ TOP = 8
 MERGED = 128
 N_FEATURES = (len(SCALES_PX) + 2) * TOP
 HIDDEN = 32
+SCALE = 5.0
+"""Evidence is divided by this for the network."""
 CEILING = 40.0
 """Evidence above 1e-40 tells nothing new."""
 SPOT_CEILING = 8.0
@@ -95,27 +97,37 @@ def features(candidates: Candidates) -> torch.Tensor:
 
 
 class GateNet(nn.Module):
-    """Features -> logits (any, spots3). About 2700 parameters."""
+    """Features -> logits (any, spots3): the scan's own statistics plus learned corrections.
+
+    The spots3 branch sees only the third to eighth best places that are more than one bright
+    pixel, so no number of isolated hot pixels reaches it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Linear(N_FEATURES, HIDDEN)
-        self.second = nn.Linear(HIDDEN, HIDDEN)
-        self.last = nn.Linear(HIDDEN, 2)
+        self.any_branch = _branch(N_FEATURES)
+        self.spots3_branch = _branch(TOP - 2)
         self.skip = nn.Parameter(torch.full((2,), math.log(10)))
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
 
     def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
         """Return logits_B2."""
         best = features_BF[:, len(SCALES_PX) * TOP]
-        third_rest = features_BF[:, (len(SCALES_PX) + 1) * TOP + 2]
-        scaled = features_BF / 5
-        hidden = torch.relu(self.first(scaled))
-        hidden = torch.relu(self.second(hidden))
-        own = torch.stack((best, third_rest), 1)
-        logits: torch.Tensor = self.skip * own + self.last(hidden)
+        rest = features_BF[:, (len(SCALES_PX) + 1) * TOP + 2 :]
+        learned = torch.cat(
+            (self.any_branch(features_BF / SCALE), self.spots3_branch(rest / SCALE)), 1
+        )
+        logits: torch.Tensor = self.skip * torch.stack((best, rest[:, 0]), 1) + learned
         return logits
+
+
+def _branch(n_inputs: int) -> nn.Sequential:
+    """Return a small network whose output starts at zero."""
+    last = nn.Linear(HIDDEN, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(
+        nn.Linear(n_inputs, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), last
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,8 +35,8 @@ __all__ = ["Evidence", "Image", "Judgement", "Pipeline", "SeriesContext", "gathe
 Image = NDArray[np.unsignedinteger]
 FEW_SATURATED = 64
 """Up to this many overflowed pixels the exposure of their cells is not worth correcting."""
-MIN_EVIDENCE = 0.0
-"""Positions are given for places that chance makes less than once a frame."""
+MIN_EVIDENCE = 1.0
+"""Positions are given for places that chance makes in less than one frame of ten, per scale."""
 CUDA_BATCH = 16
 """Frames judged together on a GPU; a CPU gains nothing from batches."""
 
@@ -51,6 +51,7 @@ class SeriesContext:
         self.cells = cell_tables(geometry, valid, device)
         self.heads = heads.head_tables(weights.water, self.cells, geometry.pixel_size_m[0])
         self._device = device
+        self.valid_YX = torch.from_numpy(np.array(valid)).to(device)
         self._stuck: NDArray[np.intp] | None = None
         self._stuck_cells = self.cells
 
@@ -150,9 +151,15 @@ class Pipeline:
         Raises:
             ModelError: an image or map of another shape than the series'.
         """
+        for image in images:
+            if image.shape != context.geometry.shape:
+                raise ModelError(
+                    f"image {image.shape}; expected (ss, fs) = {context.geometry.shape}: begin a "
+                    "new series for another shape"
+                )
         if pooled is None:
-            pooled = [pool_frame(image, context.valid) for image in images]
-        _check(images, pooled, context)
+            pooled = [pool_frame(image, context.valid_YX) for image in images]
+        _check_maps(pooled, len(images), context)
         judged: list[Judgement] = []
         for batch, cells in self._batches(images, pooled, context):
             with torch.inference_mode():
@@ -279,13 +286,12 @@ def _resolve(given: weights.Weights | Path | str | None) -> weights.Weights:
     return weights.load(None if given is None else Path(given))
 
 
-def _check(images: Sequence[Image], pooled: Sequence[Pooled], context: SeriesContext) -> None:
-    if len(images) != len(pooled):
-        raise ModelError(f"{len(images)} images, {len(pooled)} pooled maps; expected as many")
-    maps = tuple(context.cells.exposure_HW.shape)
-    for image, p in zip(images, pooled, strict=True):
-        if image.shape != context.geometry.shape or p.sums.shape != maps:
+def _check_maps(pooled: Sequence[Pooled], n_images: int, context: SeriesContext) -> None:
+    if len(pooled) != n_images:
+        raise ModelError(f"{n_images} images, {len(pooled)} pooled maps; expected as many")
+    shape = tuple(context.cells.exposure_HW.shape)
+    for p in pooled:
+        if p.sums.shape != shape or p.maxima.shape != shape:
             raise ModelError(
-                f"image {image.shape}, pooled {p.sums.shape}; expected (ss, fs) = "
-                f"{context.geometry.shape} and {maps}: begin a new series for another shape"
+                f"pooled maps {p.sums.shape} and {p.maxima.shape}; expected {shape} for this mask"
             )

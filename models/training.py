@@ -177,10 +177,10 @@ def _keep_what_helps(
 ) -> None:
     """Take an output back to the bare scan if its correction is no better."""
     with torch.no_grad():
-        for k in range(2):
+        for k, branch in enumerate((net.any_branch, net.spots3_branch)):
             if network_tpr[k] <= scan_tpr[k]:
-                net.last.weight[k] = 0
-                net.last.bias[k] = 0
+                for parameter in list(branch.parameters())[-2:]:
+                    parameter.zero_()
                 net.skip[k] = 1
 
 

@@ -174,3 +174,9 @@ def test_rates_the_calibration_cannot_tell_and_unknown_words_are_refused():
         Pipeline(mode="maybe")
     lax, strict = (Pipeline(max_false_positive_rate=r).threshold for r in (0.1, 1e-3))
     assert lax < strict
+
+
+def test_an_image_in_read_only_memory_is_judged(pipeline: Pipeline):
+    image, _ = with_spots(2)
+    image.flags.writeable = False
+    assert pipeline.run(image, GEOMETRY).is_hit
