@@ -65,6 +65,7 @@ class Intake:
         self.when_full, self.beat = when_full, beat
         self._decoders = ThreadPoolExecutor(n_decoders, "decoder")
         self._dropping = False
+        self._close_requests = -1
         self._malformed_logged_ns, self._malformed_unlogged = 0, 0
 
     def take(self, message: Message | WireError) -> None:
@@ -93,8 +94,11 @@ class Intake:
             self._take_corrupt(FrameHeader(error.series, error.frame), str(error))
 
     def seal(self) -> None:
-        """Answer the supervisor's wish to close series."""
-        if self.series.seal_requested():
+        """Answer the supervisor's wish to close series; cheap, as it is asked at each message."""
+        requests = int(self.ring.control["close_requests"][0])
+        if requests != self._close_requests:
+            self._close_requests = requests
+            self.series.seal_requested()
             self.bells.ring("supervisor")
 
     def recover(self) -> None:

@@ -88,6 +88,7 @@ SERIES = np.dtype(
 )
 CONTROL = np.dtype(
     [("stop", "u4"), ("source_done", "u4"), ("next_key", "u4"), ("next_seq", "u8")]
+    + [("close_requests", "u8")]
     + [("n_messages", "u8"), ("n_bytes", "u8"), ("n_malformed", "u8"), ("n_stale", "u8")]
     + [("source_position", "u8"), ("source_total", "i8"), ("connected", "u4")]
     + [("n_errors", "u8"), ("errors", "S240", ERROR_LINES)]

@@ -142,6 +142,12 @@ class SeriesTable:
 
     # The supervisor's side --------------------------------------------------------------
 
+    def request_close(self, entry: int, reason: str) -> None:
+        """Ask the receiver to admit no more frames of a series."""
+        self.entries["reason"][entry] = reason.encode()[:32]
+        self.entries["close_requested"][entry] = 1
+        self.ring.next("close_requests")
+
     def wants_closing(self, entry: int, now_ns: int) -> str | None:
         """Return why a series should be closed now, None if it should go on."""
         e = self.entries[entry]

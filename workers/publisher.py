@@ -103,8 +103,7 @@ class Publisher:
                 if reason is None and source_gone:
                     reason = "stopped"
                 if reason is not None:
-                    e["reason"][entry] = reason.encode()[:32]
-                    e["close_requested"][entry] = 1
+                    self.series.request_close(entry, reason)
                     self.bells.ring("receiver")
             if e["close_requested"][entry] and source_gone:
                 e["sealed"][entry] = 1

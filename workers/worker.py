@@ -21,7 +21,6 @@ from hitfinder.stream.results import OUTCOMES, Outcome
 from hitfinder.stream.ring import MAX_PEAKS, Bells, Ring, State
 from hitfinder.stream.series import SeriesTable
 from hitfinder.workers.config import Config
-from hitfinder.workers.devices import pin
 from hitfinder.workers.geometry import OperatorGeometry, SeriesGeometry
 from hitfinder.workers.reduction import pool
 from hitfinder.workers.session import FIRST_WORKER_ROLE, Pulse, Session
@@ -64,7 +63,6 @@ class Worker:
         on_cpu = device == "cpu"
         self._batch = 1 if on_cpu else config.workers.batch
         self._max_wait_s = 0.0 if on_cpu else config.workers.max_wait_s
-        self._on_cpu = on_cpu
         self._contexts: dict[ContextName, tuple[SeriesGeometry, SeriesContext]] = {}
 
     def run_once(self, timeout_s: float) -> None:
@@ -103,7 +101,7 @@ class Worker:
     def _judge(self, key: int, slots: list[int]) -> None:
         images = [self.ring.image(s) for s in slots]
         geometry, context = self._context(key, images[0])
-        pooled = [pool(image, geometry.valid) for image in images] if self._on_cpu else None
+        pooled = [pool(image, geometry.valid) for image in images]
         judgements = self.pipeline.judge(images, context, pooled)
         for slot, judgement in zip(slots, judgements, strict=True):
             self._write(slot, judgement, geometry)
@@ -167,8 +165,6 @@ def run_worker(session: Session, role: int) -> None:
     device = session.devices[role - FIRST_WORKER_ROLE]
     # The decoders and the other workers want the cores too; one thread is also the fastest here.
     torch.set_num_threads(1)
-    if device != "cpu":
-        pin(ring)
     worker = Worker(ring, bells, Path(session.runtime), session.config, role, device)
     pulse.ready()
     bells.ring("supervisor")

@@ -156,7 +156,7 @@ def test_a_series_is_sealed_also_while_the_intake_waits_for_room(bench: Bench) -
     for number in range(4):
         bench.intake.take(frame(1, number))
     entry = bench.intake.series.open_entries()[0]
-    bench.ring.series["close_requested"][entry] = 1
+    bench.intake.series.request_close(entry, "ended")
     beats = iter([True, True, False])
     bench.intake.beat = lambda: next(beats)
     bench.intake.take(frame(1, 4))

@@ -48,7 +48,7 @@ def take(table: SeriesTable, series: int, frame: int, uid: str | None = None, at
 
 def close(table: SeriesTable, entry: int, at_s: float = 0.0) -> None:
     """Do what supervisor and sink do to end a series."""
-    table.entries["close_requested"][entry] = 1
+    table.request_close(entry, "ended")
     table.seal_requested()
     table.entries["released"][entry] = 1
     table.entries["t_released_ns"][entry] = int(at_s * S)
