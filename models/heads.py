@@ -26,7 +26,7 @@ FINE_RINGS = 250
 COARSE_ENERGIES, COARSE_RATIO_STEP = 26, 0.02
 """First look: 200 eV, and 2 % in E / c, the direction in which the likelihood is narrow."""
 ZOOM_ENERGIES, ZOOM_RATIOS, FINE_ENERGIES = 13, 11, 401
-MAX_ZOOMS = 5
+MAX_ZOOMS = 8
 N_CLIMBS = 3
 REACH = 14.0
 """Log likelihood below the best that still counts: 5.3 sigma."""
@@ -139,17 +139,29 @@ def estimate(
     fit = _Likelihood(n, w, tables)
     energies = tables.energies_eV
     ratios, profile = fit.coarse()
+    low, high = _span(energies, profile, REACH)
     for _ in range(MAX_ZOOMS):
-        near = np.flatnonzero(profile > profile.max() - REACH * fit.dispersion)
-        low, high = max(near[0] - 1, 0), min(near[-1] + 1, len(energies) - 1)
-        settled = high - low > 0.5 * len(energies) and len(energies) == ZOOM_ENERGIES
-        if settled:
-            break
-        finer = np.linspace(energies[low], energies[high], ZOOM_ENERGIES)
+        finer = np.linspace(low, high, ZOOM_ENERGIES)
         ratios = fit.climb(finer, np.interp(finer, energies, ratios))
         energies, profile = finer, fit.at(finer, ratios)
         fit.measure_dispersion(energies, ratios, profile)
+        low, high = _span(energies, profile, REACH * fit.dispersion)
+        if high - low > 0.5 * (energies[-1] - energies[0]):
+            break
     return fit.summarise(energies, ratios)
+
+
+def _span(energies_eV: Array, profile: Array, reach: float) -> tuple[float, float]:
+    """Return the energies that matter, one node beyond; a best at the edge moves the span on."""
+    step, best = energies_eV[1] - energies_eV[0], int(profile.argmax())
+    low, high = ENERGY_RANGE_EV
+    if best in (0, len(energies_eV) - 1) and low < energies_eV[best] < high:
+        half = (energies_eV[-1] - energies_eV[0]) / 2
+        span = energies_eV[best] - half, energies_eV[best] + half
+    else:
+        near = np.flatnonzero(profile > profile[best] - reach)
+        span = energies_eV[near[0]] - step, energies_eV[near[-1]] + step
+    return max(float(span[0]), low), min(float(span[1]), high)
 
 
 class _Likelihood:
@@ -169,8 +181,11 @@ class _Likelihood:
         Both from the parabola through the best node and its neighbours.
         """
         t = self.tables
-        log_like = t.log_shape @ self.n.astype(np.float32)
-        log_like -= np.float32(self.n.sum()) * np.log(t.shape @ self.w.astype(np.float32))
+        # Single precision is worth 1e-7 of all photons: enough for a frame, not for a series.
+        precision = np.float32 if self.n.sum() < 1e6 else np.float64
+        log_like = t.log_shape.astype(precision, copy=False) @ self.n.astype(precision)
+        weighted = t.shape.astype(precision, copy=False) @ self.w.astype(precision)
+        log_like -= precision(self.n.sum()) * np.log(weighted)
         grid = log_like.reshape(t.inside.shape).astype(np.float64)
         best = np.where(t.inside, grid, -np.inf).argmax(axis=1).clip(1, len(t.ratios) - 2)
         row = np.arange(len(best))

@@ -11,25 +11,42 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 
 HC_EV_A = 12398.41984
 """Planck's constant times the speed of light, eV times angstrom."""
 
 
+FINE_STEP_INV_A = 0.0002
+"""Step of the interpolated table: straight pieces of 0.001 are still seen by 10 000 frames."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class WaterTable:
-    """F2(q) of liquid water: `f2_e2` electrons^2 per molecule at evenly spaced `q_inv_A`."""
+    """F2(q) of liquid water, electrons^2 per molecule.
+
+    Attributes:
+        q_inv_A: float64 (n,), evenly spaced from 0, as tabulated.
+        f2_e2: float64 (n,), as tabulated.
+        fine: float64, cubic interpolation at multiples of `FINE_STEP_INV_A`.
+    """
 
     q_inv_A: NDArray[np.float64]
     f2_e2: NDArray[np.float64]
+    fine: NDArray[np.float64]
+
+    @classmethod
+    def from_table(cls, q_inv_A: NDArray[np.float64], f2_e2: NDArray[np.float64]) -> WaterTable:
+        """Interpolate a table."""
+        q = np.arange(0, float(q_inv_A[-1]), FINE_STEP_INV_A)
+        return cls(q_inv_A, f2_e2, np.asarray(CubicSpline(q_inv_A, f2_e2)(q), np.float64))
 
     def __call__(self, q_inv_A: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Interpolate F2 linearly; beyond the table its last value."""
-        step = self.q_inv_A[1] - self.q_inv_A[0]
-        at = np.clip((q_inv_A - self.q_inv_A[0]) / step, 0, len(self.q_inv_A) - 1.001)
+        """Return F2; beyond the table its last value."""
+        at = np.minimum(q_inv_A * (1 / FINE_STEP_INV_A), len(self.fine) - 1.001)
         low = at.astype(np.int64)
         part = at - low
-        return np.asarray(self.f2_e2[low] * (1 - part) + self.f2_e2[low + 1] * part)
+        return np.asarray(self.fine[low] * (1 - part) + self.fine[low + 1] * part)
 
 
 def water_shape(

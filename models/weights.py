@@ -19,7 +19,6 @@ import safetensors
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from hitfinder.models.errors import ModelError
 from hitfinder.models.gate import Calibration, GateMode, GateNet
@@ -30,7 +29,6 @@ SHIPPED = "gate_v1.safetensors"
 WATER = "water_f2.safetensors"
 MAX_BYTES = 64 * 2**20
 """No weights of this program come near it; a larger file is not one of ours."""
-WATER_STEP_INV_A = 0.001
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,11 +121,9 @@ def save(
 
 
 def load_water() -> WaterTable:
-    """Return the F2(q) of water that comes with the program, in fine steps."""
+    """Return the F2(q) of water that comes with the program."""
     table = safetensors.numpy.load((files("hitfinder.models") / "weights" / WATER).read_bytes())
-    smooth = CubicSpline(table["q_inv_A"], table["f2_e2"])
-    q = np.arange(0, float(table["q_inv_A"][-1]), WATER_STEP_INV_A)
-    return WaterTable(q, np.asarray(smooth(q), np.float64))
+    return WaterTable.from_table(table["q_inv_A"], table["f2_e2"])
 
 
 def _read_card(path: Path) -> dict[str, Any]:
@@ -158,8 +154,8 @@ def _unpack(
             ),
             spot=arrays["calibration.spot"],
         )
-        water = WaterTable(arrays["water.q_inv_A"], arrays["water.f2_e2"])
-    except (RuntimeError, KeyError) as err:
+        water = WaterTable.from_table(arrays["water.q_inv_A"], arrays["water.f2_e2"])
+    except (RuntimeError, KeyError, ValueError) as err:
         raise ModelError(f"{name}: arrays are not those of {FORMAT}: {err}") from err
     net.eval()
     return Weights(net, calibration, water, digest[:12], card)
