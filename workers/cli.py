@@ -82,8 +82,10 @@ def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) 
             on_ready=lambda line: say_ready(f"{line} http={page[0]}"),
             on_status=progress.update,
         )
-        supervisor = Supervisor(options)
-        with serve_status(config.http.bind, supervisor.state) as address:
+        with (
+            Supervisor(options) as supervisor,
+            serve_status(config.http.bind, supervisor.state) as address,
+        ):
             page.append(address)
             return supervisor.run()
 

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import zmq
 
@@ -91,23 +91,47 @@ class Supervisor:
         roles += [("worker", FIRST_WORKER_ROLE + i) for i in range(len(options.devices))]
         self.children = [Child(name, role, session, fds) for name, role in roles]
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.publisher = Publisher(
-            self._context, config.sink.results, self.ring, self.bells, self.runtime
-        )
+        try:
+            self.publisher = Publisher(
+                self._context, config.sink.results, self.ring, self.bells, self.runtime
+            )
+        except ConfigError:
+            shutil.rmtree(self.runtime)
+            raise
         self._status_at_s, self._n_at_status = 0.0, 0
         self.started_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def run(self) -> int:
         """Run until stopped, finished or `max_series`; returns the exit status."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._on_signal)
-        try:
-            self._start()
-            while not self._finished():
-                self._tick()
-            return self._drain()
-        finally:
-            self._clean_up()
+        self._start()
+        while not self._finished():
+            self._tick()
+        return self._drain()
+
+    def close(self) -> None:
+        """End what is left of the children, and leave nothing behind but the run's files."""
+        for child in self.children:
+            if child.process is not None and child.alive:
+                child.process.kill()
+                child.process.wait()
+        self.publisher.close()
+        self._context.term()
+        for fd in (self.ring.fd, *self.bells.fds.values()):
+            os.close(fd)
+        shutil.rmtree(self.runtime, ignore_errors=True)
 
     def state(self) -> dict[str, Any]:
         """Return what `status` publishes and the page shows."""
@@ -252,17 +276,6 @@ class Supervisor:
             log.error("%s did not stop in %.0f s; killed", child.name, CHILD_STOP_S)
             child.process.kill()
             child.process.wait()
-
-    def _clean_up(self) -> None:
-        for child in self.children:
-            if child.process is not None and child.alive:
-                child.process.kill()
-                child.process.wait()
-        self.publisher.close()
-        self._context.term()
-        for fd in (self.ring.fd, *self.bells.fds.values()):
-            os.close(fd)
-        shutil.rmtree(self.runtime, ignore_errors=True)
 
     def _check_out(self) -> None:
         out = self.options.out
