@@ -71,7 +71,7 @@ class Detector:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDTIMEO, round(WAIT_S * 1000))
-        self._socket.setsockopt(zmq.LINGER, 5000)
+        self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.bind(f"tcp://127.0.0.1:{port or '*'}")
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
@@ -80,8 +80,15 @@ class Detector:
         for parts in messages:
             self._socket.send_multipart(parts)
 
+    def offer(self, parts: Sequence[bytes], timeout_s: float = 0.1) -> bool:
+        """Send one message if somebody takes it in time; say whether."""
+        if not self._socket.poll(round(timeout_s * 1000), zmq.POLLOUT):
+            return False
+        self._socket.send_multipart(parts)
+        return True
+
     def close(self) -> None:
-        """Let what is queued leave for a while, then be gone."""
+        """Let what is queued leave for a moment, then be gone."""
         self._socket.close()
         self._context.term()
 
