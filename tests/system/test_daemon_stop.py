@@ -1,0 +1,161 @@
+"""The daemon told to stop, and its processes killed: one verdict for each frame all the same.
+
+A share of judged frames is stated only where it is sure: a killed receiver takes the messages
+that its socket held with it, a killed worker or sink takes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import pytest
+from tests.system.daemon import Daemon, Detector, command, running, wait_for
+from tests.system.frames import WireSeries, wire_series
+
+pytestmark = pytest.mark.system
+
+N_FRAMES = 400
+# Paced so that the series still runs while a killed child's successor starts.
+PAUSE_S = 0.02
+
+
+class Sending:
+    """A series on its way from a thread of its own, at a detector's pace."""
+
+    def __init__(self, detector: Detector, series: WireSeries) -> None:
+        self.n_sent = 0
+        self._detector, self._series = detector, series
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send)
+
+    def start(self) -> None:
+        """Begin with the header."""
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Return once the end message is with ZMQ."""
+        self._thread.join()
+
+    def cut_off(self) -> None:
+        """Send no more."""
+        self._stop.set()
+        self._thread.join()
+
+    def _send(self) -> None:
+        for message in self._series.messages:
+            while not self._detector.offer(message):
+                if self._stop.is_set():
+                    return
+            self.n_sent += 1
+            if self._stop.wait(PAUSE_S):
+                return
+
+
+@pytest.fixture(scope="module")
+def series() -> WireSeries:
+    return wire_series("v2", 1, N_FRAMES, shape=(128, 128))
+
+
+@contextmanager
+def under_way(series: WireSeries, detector: Detector, daemon: Daemon) -> Iterator[Sending]:
+    """Yield once the first frames have their verdicts."""
+    sending = Sending(detector, series)
+    sending.start()
+    try:
+        wait_for(lambda: len(daemon.records) >= 20, "the first verdicts")
+        yield sending
+    finally:
+        sending.cut_off()
+
+
+@pytest.fixture
+def detector() -> Iterator[Detector]:
+    with Detector() as opened:
+        yield opened
+
+
+def test_sigterm_in_a_series_gives_each_announced_frame_its_verdict(tmp_path, series, detector):
+    with running(tmp_path, detector) as daemon:
+        with under_way(series, detector, daemon) as sending:
+            n_sent = sending.n_sent
+            assert daemon.terminate() == 0, daemon.log
+        closed = daemon.closed(1)
+        assert closed.end["announced"] == N_FRAMES
+        assert closed.n_judged >= n_sent - 1  # its header
+        assert set(closed.counts) <= {"hit", "miss", "missing"}
+        assert closed.end["reason"] == "stopped"
+        assert daemon.runtime_files == []
+    checked = command("check", str(daemon.out))
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_killed_children_cost_no_verdict(tmp_path, series, detector):
+    with running(tmp_path, detector) as daemon:
+        with under_way(series, detector, daemon) as sending:
+            for name in ("worker", "sink", "receiver"):
+                n_before = len(daemon.records)
+                victim = daemon.children()[name]
+                os.kill(victim, signal.SIGKILL)
+                wait_for(
+                    lambda name=name, victim=victim: daemon.children().get(name, victim) != victim,
+                    f"a new {name}",
+                )
+                wait_for(
+                    lambda n=n_before: len(daemon.records) >= n + 20, f"verdicts after the {name}"
+                )
+            sending.finish()
+        closed = daemon.closed(1)
+        assert closed.end["announced"] == N_FRAMES
+        assert closed.n_judged >= N_FRAMES / 2
+        starts = {
+            c["name"]: c["starts"] for c in daemon.wait_status(lambda s: True, "")["children"]
+        }
+        assert starts == {"receiver": 2, "sink": 2, "worker": 2}
+        assert daemon.terminate() == 0, daemon.log
+    checked = command("check", str(daemon.out))
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("name", ["worker", "sink"])
+def test_a_worker_or_sink_may_die_at_the_end_of_a_series(tmp_path, detector, name):
+    series = wire_series("v1", 2, 60)
+    with running(tmp_path, detector) as daemon:
+        detector.send(series.start, *series.images)
+        wait_for(lambda: len(daemon.records) >= 10, "the first verdicts")
+        os.kill(daemon.children()[name], signal.SIGKILL)
+        detector.send(series.end)
+        closed = daemon.closed(2)
+        assert closed.n_judged == closed.end["announced"] == 60
+        assert daemon.terminate() == 0, daemon.log
+
+
+def test_a_killed_supervisor_leaves_no_child_and_readable_files(tmp_path, series, detector):
+    with running(tmp_path, detector) as daemon:
+        with under_way(series, detector, daemon) as sending:
+            os.kill(daemon.process.pid, signal.SIGKILL)
+            daemon.process.wait()
+            wait_for(lambda: not daemon.orphans(), "the children's end", 10.0)
+            assert sending.n_sent < N_FRAMES
+        judged = {r["frame"]: r["outcome"] for r in daemon.records}
+    (folder,) = daemon.out.iterdir()
+    repaired = command("check", str(daemon.out), "--repair")
+    assert repaired.returncode == 0, repaired.stdout
+    ledger = ledger_of(folder)
+    assert sorted(ledger) == list(range(N_FRAMES))
+    assert {frame: ledger[frame] for frame in judged} == judged
+    again = command("check", str(daemon.out))
+    assert again.returncode == 0, again.stdout
+
+
+def ledger_of(folder: Path) -> dict[int, str]:
+    """Return frame -> outcome of a ledger, one row a frame."""
+    with h5py.File(folder / "ledger.h5") as file:
+        rows = file["ledger"][:]
+    assert len(set(rows["frame"].tolist())) == len(rows)
+    return {int(r["frame"]): r["outcome"].decode() for r in rows}
