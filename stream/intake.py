@@ -102,7 +102,9 @@ class Intake:
             self.bells.ring("supervisor")
 
     def recover(self) -> None:
-        """Take over the slots that a killed predecessor left half done."""
+        """Take over the slots, and the series without a header file, of a killed predecessor."""
+        for opened in self.series.open_entries():
+            self._leave_lost_header(opened)
         for slot in range(self.ring.layout.n_slots):
             state = State(int(self.ring.states[slot]))
             header = self.ring.slots[slot]
@@ -246,6 +248,21 @@ class Intake:
             warnings=("no header was received: geometry, mask and frame count are unknown",),
         )
         log.warning("series %d: %s", header.series, start.warnings[0])
+        self._leave_header(entry, start)
+
+    def _leave_lost_header(self, entry: int) -> None:
+        """Stand in for a header that died with the receiver before it was left for the others."""
+        series = self.series.entries[entry]
+        if header_path(self.runtime, int(series["key"])).exists():
+            return
+        expected = int(series["expected"])
+        start = SeriesStart(
+            int(series["series"]),
+            series["uid"].decode() or None,
+            n_frames=expected if expected >= 0 else None,
+            warnings=("its header was lost with a killed receiver: no geometry, no mask",),
+        )
+        log.warning("series %d: %s", start.series, start.warnings[0])
         self._leave_header(entry, start)
 
     def _leave_header(self, entry: int, start: SeriesStart) -> None:

@@ -184,6 +184,18 @@ def test_a_successor_finishes_what_a_killed_receiver_left(bench: Bench) -> None:
     assert bench.ring.series["n_duplicate"][0] == 1
 
 
+def test_a_series_whose_header_died_with_the_receiver_still_has_one(bench: Bench) -> None:
+    start = SeriesStart(5, "UID", n_frames=9)
+    entry = bench.intake.series.start(start, now_ns=1)  # killed before the header was left
+    assert entry is not None
+    path = header_path(bench.runtime, int(bench.ring.series["key"][entry]))
+    assert not path.exists()
+    bench.make().recover()
+    found = unpack_start(path.read_bytes())
+    assert (found.series, found.series_uid, found.n_frames) == (5, "UID", 9)
+    assert "lost" in found.warnings[0]
+
+
 def test_an_end_of_an_unknown_series_is_stale(bench: Bench) -> None:
     bench.intake.take(SeriesEnd(77))
     assert bench.ring.control["n_stale"][0] == 1
