@@ -136,13 +136,16 @@ class Daemon:
         folder: kept apart for this daemon: configuration, log, runtime files, `out`.
         arguments: sub-command and what belongs to it, without --out, --results, --http.
         config: TOML text.
+        device: one CPU worker unless asked for more, so that children are the same everywhere.
 
     Attributes:
         results: (topic, message) in order of arrival, without `status`.
         statuses: the `status` messages.
     """
 
-    def __init__(self, folder: Path, *arguments: str, config: str = "") -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, config: str = "", device: str = "cpu:1"
+    ) -> None:
         self.out, self._log_file = folder / "out", folder / "log.txt"
         self._runtime = folder / "runtime"
         self._runtime.mkdir(parents=True)
@@ -154,7 +157,7 @@ class Daemon:
         self._reader = threading.Thread(target=self._collect, name="results")
         self._reader.start()
         line = [PROGRAM, *arguments, "--out", str(self.out), "--results", self.endpoint]
-        line += ["--http", self.http, "--device", "cpu"]
+        line += ["--http", self.http, "--device", device]
         if config:
             (folder / "config.toml").write_text(config)
             line += ["--config", str(folder / "config.toml")]

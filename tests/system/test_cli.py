@@ -60,7 +60,10 @@ def test_version_names_the_program_and_its_libraries():
     [
         (("run",), ("--out",)),
         (("run", "--out", "o", "--sauce", "x"), ("--sauce",)),
-        (("run", "--out", "o", "--max-series", "0"), ("--max-series", "greater than or equal to 1")),
+        (
+            ("run", "--out", "o", "--max-series", "0"),
+            ("--max-series", "greater than or equal to 1"),
+        ),
         (("run", "--out", "o"), ("no source", "--source tcp://HOST:PORT")),
         (("run", "--out", "o", "--source", "localhost:9"), ("'localhost:9'", "tcp://HOST:PORT")),
         ((*SOURCE, "o", "--protocol", "v3"), ("--protocol", "'v3'", "auto, v1 or v2")),

@@ -66,7 +66,7 @@ class Beamtime:
         config = DetectorConfig(n_images=self.n_frames, trigger_mode="ints")
         with Emulator(config, self.see, options) as detector:
             line = ("run", "--source", detector.endpoint, "--max-series", "9")
-            with Daemon(folder, *line) as daemon:
+            with Daemon(folder, *line, device="cpu:2") as daemon:
                 daemon.wait_ready()
                 detector.initialize()
                 for name in self.names:
