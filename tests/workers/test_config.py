@@ -81,3 +81,10 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
 def test_the_hash_tells_configurations_apart(tmp_path: Path) -> None:
     other = read_config(write(tmp_path, "[gate]\nmode = 'spots3'"))
     assert Config().sha256() == Config().sha256() != other.sha256()
+
+
+def test_the_example_states_the_defaults() -> None:
+    example = read_config(Path(__file__).parents[2] / "deploy" / "config.example.toml")
+    assert example.source.endpoints == ["tcp://127.0.0.1:31001"]
+    example.source.endpoints = []
+    assert example == Config()
