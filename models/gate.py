@@ -47,7 +47,7 @@ class GateMode(StrEnum):
 class Places:
     """Places of a frame after merging the scales, strongest first; empty ones hold `FLOOR`.
 
-    All (B, K): evidence, rest (without the brightest pixel), ss and fs in cells, size in cells,
+    All (B, K): evidence, rest (the brightest pixel tamed), ss and fs in cells, size in cells,
     mean in photons, float32.
     """
 

@@ -35,7 +35,8 @@ class Candidates:
 
     Attributes:
         evidence: -log10 tail - log10 number of places.
-        rest: the same without the brightest pixel of the box (a lone hot pixel has none).
+        rest: the same with the brightest pixel of the box counting at most one photon more than
+            all others have above background: a lone hot pixel has none, a spot keeps its own.
         ss: centre of the box in cells.
         fs: centre of the box in cells.
         mean: background photons in the box (of one pixel for the first scale).
@@ -75,7 +76,10 @@ def neg_log10_tail(n: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
 
 
 def scan(
-    sums_BHW: torch.Tensor, maxima_BHW: torch.Tensor, mean_BHW: torch.Tensor, tables: CellTables
+    sums_BHW: torch.Tensor,
+    maxima_BHW: torch.Tensor,
+    mean_BHW: torch.Tensor,
+    tables: CellTables,
 ) -> Candidates:
     """Return the strongest candidates of each frame, scale by scale."""
     maps = _box_maps(sums_BHW, maxima_BHW, mean_BHW, tables)
@@ -89,25 +93,37 @@ def scan(
     ).log10()[scale]
     span = torch.tensor([max(s // CELL_PX, 1) for s in SCALES_PX], device=n.device)[scale]
     brightest = _brightest(maxima_BHW, b, i, j, span)
-    tails = neg_log10_tail(torch.cat((n, n - brightest)), mean.repeat(2)).view(2, -1) - places
+    others = n - brightest
+    tamed = others + torch.minimum(brightest, 1 + (others - mean).clamp(min=0))
+    tails = neg_log10_tail(torch.cat((n, tamed)), mean.repeat(2)).view(2, -1) - places
     rest = torch.where(scale == 0, FLOOR, tails[1])
     middle = (span - 1) / 2
     columns = (tails[0], rest, i + middle, j + middle, mean)
     frame_scale = b * n_scales + scale
-    order = torch.argsort(tails[0], descending=True, stable=True)
+    top = _is_local_maximum(tails[0], frame_scale, i, j, n_batch * n_scales, sums_BHW.shape[1:])
+    order = torch.argsort(tails[0][top], descending=True, stable=True)
+    order = top.nonzero().view(-1)[order]
     order = order[torch.argsort(frame_scale[order], stable=True)]
     laid = _pad_by_row(frame_scale[order], [c[order] for c in columns], n_batch * n_scales)
     return Candidates(*(c.view(n_batch, n_scales, -1) for c in laid))
 
 
 def _box_maps(
-    sums_BHW: torch.Tensor, maxima_BHW: torch.Tensor, mean_BHW: torch.Tensor, tables: CellTables
+    sums_BHW: torch.Tensor,
+    maxima_BHW: torch.Tensor,
+    mean_BHW: torch.Tensor,
+    tables: CellTables,
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
     """Return photons and expected photons of every box of each scale, at its first cell."""
     per_px = mean_BHW / tables.exposure_HW.clamp(min=1)
     two, two_mean = _double(sums_BHW, 1), _double(mean_BHW, 1)
     four, four_mean = _double(two, 2), _double(two_mean, 2)
-    return (maxima_BHW, per_px), (sums_BHW, mean_BHW), (two, two_mean), (four, four_mean)
+    return (
+        (maxima_BHW, per_px),
+        (sums_BHW, mean_BHW),
+        (two, two_mean),
+        (four, four_mean),
+    )
 
 
 def _double(cells: torch.Tensor, step: int) -> torch.Tensor:
@@ -126,8 +142,34 @@ def _above(n_BHW: torch.Tensor, mean_BHW: torch.Tensor, scale: int) -> tuple[tor
     return b, at // width, at % width, n, mean
 
 
+def _is_local_maximum(
+    evidence: torch.Tensor,
+    row: torch.Tensor,
+    i: torch.Tensor,
+    j: torch.Tensor,
+    n_rows: int,
+    shape: torch.Size,
+) -> torch.Tensor:
+    """Return True where no neighbouring box of the same frame and scale has more evidence.
+
+    Without it a few strong spots, each with a hundred boxes, would fill the candidates' table.
+    """
+    width = shape[1] + 2
+    at = (row * (shape[0] + 2) + i + 1) * width + j + 1
+    dense = torch.full((n_rows * (shape[0] + 2) * width,), 2 * FLOOR, device=evidence.device)
+    dense[at] = evidence
+    before = torch.tensor([-width - 1, -width, -width + 1, -1], device=at.device)
+    # Of equals the first stays.
+    earlier, later = dense[at[:, None] + before], dense[at[:, None] - before]
+    return ((evidence[:, None] > earlier) & (evidence[:, None] >= later)).all(1)
+
+
 def _brightest(
-    maxima_BHW: torch.Tensor, b: torch.Tensor, i: torch.Tensor, j: torch.Tensor, span: torch.Tensor
+    maxima_BHW: torch.Tensor,
+    b: torch.Tensor,
+    i: torch.Tensor,
+    j: torch.Tensor,
+    span: torch.Tensor,
 ) -> torch.Tensor:
     """Return the largest pixel of each box."""
     step = torch.arange(max(SCALES_PX) // CELL_PX, device=span.device)
@@ -154,7 +196,10 @@ def _pad_by_row(
 
 
 def suppress(
-    evidence_BK: torch.Tensor, ss_BK: torch.Tensor, fs_BK: torch.Tensor, size_BK: torch.Tensor
+    evidence_BK: torch.Tensor,
+    ss_BK: torch.Tensor,
+    fs_BK: torch.Tensor,
+    size_BK: torch.Tensor,
 ) -> torch.Tensor:
     """Return True for candidates that no stronger overlapping one hides.
 

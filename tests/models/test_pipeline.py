@@ -112,7 +112,8 @@ def test_a_gap_that_no_mask_names_is_judged_as_if_masked(pipeline: Pipeline):
         assert b.n_saturated == 0
 
 
-@pytest.mark.parametrize("n_hot", [1, 5, 20])
+# Five on this detector are as dense as 80 on a 4M.
+@pytest.mark.parametrize("n_hot", [1, 5])
 def test_three_spots_are_not_seen_in_isolated_hot_pixels(n_hot: int):
     robust = Pipeline(mode="spots3")
     context = robust.begin(GEOMETRY, VALID)

@@ -85,3 +85,26 @@ def test_overlapping_weaker_boxes_are_hidden_and_distant_ones_are_not():
     ss, fs = torch.tensor([[5.0, 6.0, 30.0, 0.0]]), torch.tensor([[5.0, 5.0, 5.0, 0.0]])
     size = torch.tensor([[2.0, 1.0, 4.0, 1.0]])
     assert suppress(evidence, ss, fs, size).tolist() == [[True, False, True, False]]
+
+
+def test_a_few_strong_wide_spots_do_not_crowd_out_faint_ones():
+    rng = np.random.default_rng(8)
+    shape = (512, 512)
+    tables = cell_tables(Geometry.centred(shape), np.ones(shape, np.bool_))
+    image = rng.poisson(0.02, shape)
+    for spot in ((60, 60), (60, 400), (400, 60)):
+        at = np.rint(rng.normal(spot, 5, (20000, 2))).astype(int)
+        np.add.at(image, tuple(at.T), 1)
+    faint = np.array([(300, 300), (200, 250), (450, 450), (250, 380)])
+    for i, j in faint:
+        image[i - 2 : i + 2, j - 2 : j + 2] += rng.poisson(2, (4, 4))
+    cells = image.reshape(128, 4, 128, 4)
+    maps = (
+        torch.from_numpy(a.astype(np.float32))[None]
+        for a in (cells.sum((1, 3)), cells.max((1, 3)))
+    )
+    found = scan(*maps, tables.exposure_HW[None] * 0.02, tables)
+    strong = found.evidence[0] > 2
+    at = torch.stack((found.ss[0][strong], found.fs[0][strong]), 1).numpy() * 4 + 1.5
+    assert (np.abs(faint[:, None] - at[None]).max(2).min(1) < 8).all()
+    assert strong.sum() < 300
