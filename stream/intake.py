@@ -82,14 +82,7 @@ class Intake:
 
     def malformed(self, error: WireError) -> None:
         """Count a malformed message, name it, and give its frame a verdict where one is known."""
-        self.ring.next("n_malformed")
-        self.ring.note_error(str(error))
-        now_ns = time.monotonic_ns()
-        if now_ns - self._malformed_logged_ns > 1_000_000_000:
-            log.warning("malformed message: %s (%d more)", error, self._malformed_unlogged)
-            self._malformed_logged_ns, self._malformed_unlogged = now_ns, 0
-        else:
-            self._malformed_unlogged += 1
+        self._name(str(error))
         if error.series is not None and error.frame is not None:
             self._take_corrupt(FrameHeader(error.series, error.frame), str(error))
 
@@ -106,7 +99,7 @@ class Intake:
         for opened in self.series.open_entries():
             self._leave_lost_header(opened)
         for slot in range(self.ring.layout.n_slots):
-            state = State(int(self.ring.states[slot]))
+            state = self.ring.state_of(slot)
             header = self.ring.slots[slot]
             entry = self.series.entry_of(int(header["key"]))
             if state is State.FILLING:
@@ -126,6 +119,17 @@ class Intake:
         self._decoders.shutdown(wait=True)
 
     # ------------------------------------------------------------------------------------
+
+    def _name(self, text: str) -> None:
+        """Count a malformed message and name it in `status` and, once a second, in the log."""
+        self.ring.next("n_malformed")
+        self.ring.note_error(text)
+        now_ns = time.monotonic_ns()
+        if now_ns - self._malformed_logged_ns > 1_000_000_000:
+            log.warning("malformed message: %s (%d more)", text, self._malformed_unlogged)
+            self._malformed_logged_ns, self._malformed_unlogged = now_ns, 0
+        else:
+            self._malformed_unlogged += 1
 
     def _take_start(self, start: SeriesStart) -> None:
         while (entry := self.series.start(start, time.monotonic_ns())) is None:
@@ -190,7 +194,11 @@ class Intake:
         while (entry := self.series.entry_for_frame(series, uid, time.monotonic_ns())) is None:
             if not self._wait():
                 return None
-        if self.series.admit(entry, header.frame, time.monotonic_ns()) is not Admission.ADMIT:
+        admission = self.series.admit(entry, header.frame, time.monotonic_ns())
+        if admission is Admission.ABSURD:
+            expected = int(self.series.entries["expected"][entry])
+            self._name(f"frame {header.frame} of series {series}: the header announced {expected}")
+        if admission is not Admission.ADMIT:
             return None
         if not self.series.entries["has_start"][entry]:
             self._leave_headerless(entry, header, blob)
@@ -228,10 +236,7 @@ class Intake:
             bslz4.decode_into(self.ring.blobs(slot)[0], self.ring.image(slot))
         except WireError as error:
             header = self.ring.slots[slot]
-            text = f"frame {header['frame']} of series {header['series']}: {error}"
-            self.ring.next("n_malformed")
-            self.ring.note_error(text)
-            log.warning("%s", text)
+            self._name(f"frame {header['frame']} of series {header['series']}: {error}")
             self._settle(slot, Outcome.CORRUPT, str(error))
             return
         self.ring.set_state(slot, State.DECODED)

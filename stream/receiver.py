@@ -10,17 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from hitfinder.stream import eiger_v1, wire
-from hitfinder.stream.errors import WireError
-from hitfinder.stream.fields import MAX_INTEGER
+from hitfinder.stream import wire
 from hitfinder.stream.intake import Intake
-from hitfinder.stream.messages import Frame, Message, SeriesStart
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +47,7 @@ class Receiver:
         protocol: wire.Protocol = "auto",
         lenient: bool = False,
     ) -> None:
-        self.intake, self.protocol, self.lenient = intake, protocol, lenient
-        self._count_time_s: float | None = None
+        self.intake, self._decoder = intake, wire.WireDecoder(protocol, lenient)
         self._socket = context.socket(zmq.PULL)
         self._socket.set(zmq.RCVHWM, RECEIVE_QUEUE)
         self._socket.set(zmq.RCVBUF, RECEIVE_BYTES)
@@ -75,8 +69,8 @@ class Receiver:
                 return
             self.intake.seal()
             self._watch_connections()
-            if not self.intake.beat() and stop_at is None:
-                continue
+            if not self.intake.beat():  # nobody is left to judge what would be read
+                return
             if self._socket.poll(POLL_MS):
                 self._receive()
                 last = time.monotonic()
@@ -94,35 +88,7 @@ class Receiver:
         buffers = [part.buffer for part in parts]
         control = self.intake.ring.control
         control["n_bytes"][0] += sum(len(b) for b in buffers)
-        self.intake.take(self._decode(buffers))
-
-    def _decode(self, parts: Sequence[memoryview]) -> Message | WireError:
-        try:
-            message = wire.decode(parts, self.protocol, self.lenient)
-        except WireError as error:
-            return error
-        if isinstance(message, SeriesStart):
-            self._count_time_s = message.count_time_s
-        elif isinstance(message, Frame) and len(parts) > 1:
-            return self._in_nanoseconds(message)
-        return message
-
-    def _in_nanoseconds(self, frame: Frame) -> Frame:
-        """Scale V1's times: firmware 1.6 counts ticks of 20 ns and does not say so."""
-        header = frame.header
-        tick = eiger_v1.tick_ns(header.real_ns, self._count_time_s)
-        if tick == 1:
-            return frame
-        times: dict[str, Any] = {
-            # What does not fit 64 bits was no time to begin with.
-            name: value * tick if value is not None and value * tick <= MAX_INTEGER else None
-            for name, value in (
-                ("start_ns", header.start_ns),
-                ("stop_ns", header.stop_ns),
-                ("real_ns", header.real_ns),
-            )
-        }
-        return replace(frame, header=replace(header, **times))
+        self.intake.take(self._decoder.decode(buffers))
 
     def _watch_connections(self) -> None:
         """Say when an endpoint cannot be reached, is reached, or is gone; libzmq retries."""

@@ -26,7 +26,7 @@ from hitfinder.stream.recording_images import (
 )
 from hitfinder.stream.recording_lists import series_in_list
 from hitfinder.stream.recording_series import RecordedSeries, Replayed
-from hitfinder.stream.wire import Protocol, decode
+from hitfinder.stream.wire import Protocol, WireDecoder
 
 
 class Kind(StrEnum):
@@ -191,11 +191,9 @@ def _captured(path: Path, protocol: Protocol, lenient: bool) -> Recording:
 
 
 def _captured_messages(path: Path, protocol: Protocol, lenient: bool) -> Iterator[Replayed]:
+    decoder = WireDecoder(protocol, lenient)
     try:
         for _t_received_ns, parts in read_capture(path):
-            try:
-                yield decode(parts, protocol, lenient)
-            except WireError as malformed:
-                yield malformed
+            yield decoder.decode(parts)
     except WireError as damaged:  # the file itself: nothing can be read after it
         yield damaged

@@ -34,6 +34,8 @@ MAX_SERIES = 16  # open or lately closed; a detector has one, several sockets a 
 MAX_ROLES = 16  # receiver, sink, workers
 ERROR_LINES = 16  # latest malformed messages kept for `status`
 PAGE = 4096
+# A state word: the state, and above it the role of the process that claimed the slot.
+STATE_BITS, OWNER_SHIFT = 0xFF, 8
 
 
 class State(IntEnum):
@@ -63,7 +65,7 @@ BLOB = np.dtype(
     align=True,
 )
 SLOT = np.dtype(
-    [("seq", "u8"), ("key", "u4"), ("owner", "u4"), ("attempts", "u4"), ("freed", "u8")]
+    [("seq", "u8"), ("key", "u4"), ("attempts", "u4"), ("freed", "u8")]
     + [("series", "u8"), ("frame", "u8"), ("uid", "S64")]
     + [("start_ns", "i8"), ("t_received_ns", "i8"), ("n_blobs", "u4"), ("blobs", BLOB, MAX_BLOBS)]
     + [("image_offset", "u8"), ("outcome", "i1"), ("reason", "S160")]
@@ -81,7 +83,13 @@ SERIES = np.dtype(
     # Steps of a series' end, each flag with one writer; see series.py.
     + [("ended", "u1"), ("close_requested", "u1"), ("sealed", "u1"), ("drained", "u1")]
     + [("finalised", "u1"), ("released", "u1"), ("reason", "S32")]
-    + [("max_frame", "i8"), ("n_received", "u8"), ("n_duplicate", "u8"), ("n_late", "u8")]
+    + [
+        ("min_frame", "i8"),
+        ("max_frame", "i8"),
+        ("n_received", "u8"),
+        ("n_duplicate", "u8"),
+        ("n_late", "u8"),
+    ]
     + [("t_opened_ns", "i8"), ("t_last_ns", "i8"), ("t_ended_ns", "i8"), ("t_released_ns", "i8")]
     + [("n_dropped", "u8"), ("counts", "u8", len(OUTCOMES))],
     align=True,
@@ -161,13 +169,25 @@ class Ring:
         """Hand a slot on: everything written before is visible to who sees the new state."""
         _kernels.store_u32(self.memory, self._states_at + 4 * slot, int(state))
 
-    def claim(self, slot: int, state: State, to: State) -> bool:
-        """Move a slot from one state to another unless somebody else was first."""
-        return _kernels.cas_u32(self.memory, self._states_at + 4 * slot, int(state), int(to))
+    def claim(self, slot: int, state: State, to: State, owner: int = 0) -> bool:
+        """Move a slot from one state to another unless somebody else was first.
+
+        The owner stands in the same word, so that no death can come between the two.
+        """
+        word = int(to) | owner << OWNER_SHIFT
+        return _kernels.cas_u32(self.memory, self._states_at + 4 * slot, int(state), word)
+
+    def state_of(self, slot: int) -> State:
+        """Return where a slot's frame is."""
+        return State(int(self.states[slot]) & STATE_BITS)
+
+    def owner_of(self, slot: int) -> int:
+        """Return the role that claimed a slot, 0 if none did."""
+        return int(self.states[slot]) >> OWNER_SHIFT
 
     def in_state(self, state: State) -> list[int]:
         """Return the slots in `state`, in the order in which their frames were received."""
-        found = np.flatnonzero(self.states == state)
+        found = np.flatnonzero((self.states & STATE_BITS) == state)
         if found.size > 1:
             found = found[np.argsort(self.slots["seq"][found])]
         return [int(i) for i in found]
@@ -185,7 +205,7 @@ class Ring:
     def release(self, slot: int) -> None:
         """Give a slot back; its frame is published and forgotten."""
         header = self.slots[slot]
-        header["seq"], header["key"], header["owner"] = 0, 0, 0
+        header["seq"], header["key"] = 0, 0
         self.slots["freed"][slot] = int(self.slots["freed"].max()) + 1
         self.set_state(slot, State.FREE)
 

@@ -33,6 +33,9 @@ COMPLETE_GRACE_S = 3.0
 SILENT_S = 300.0
 # A frame of a closed series within this time is late; after it the ids have restarted.
 LATE_S = 10.0
+# A header may promise too few frames; a number beyond twice that and this many is a fault, and
+# believing it would announce all the numbers below it.
+MAX_UNPROMISED = 10_000
 
 
 class Admission(Enum):
@@ -41,6 +44,8 @@ class Admission(Enum):
     ADMIT = "admit"
     DUPLICATE = "duplicate"
     LATE = "late"
+    ABSURD = "absurd"
+    """Its number lies so far beyond what the header announced that it must be wrong."""
 
 
 class SeriesTable:
@@ -103,6 +108,9 @@ class SeriesTable:
     def admit(self, entry: int, frame: int, now_ns: int) -> Admission:
         """Decide what becomes of a frame; counts it. The caller marks it seen once it is safe."""
         e = self.entries
+        expected = int(e["expected"][entry])
+        if expected >= 0 and frame >= 2 * expected + MAX_UNPROMISED:
+            return Admission.ABSURD
         if self.seen[entry, frame] != Seen.NOTHING:
             e["n_duplicate"][entry] += 1
             return Admission.DUPLICATE
@@ -117,6 +125,8 @@ class SeriesTable:
         e = self.entries
         self.seen[entry, frame] = int(seen)
         e["max_frame"][entry] = max(int(e["max_frame"][entry]), frame)
+        lowest = int(e["min_frame"][entry])
+        e["min_frame"][entry] = frame if lowest < 0 else min(lowest, frame)
         e["n_received" if seen is Seen.RECEIVED else "n_dropped"][entry] += 1
 
     def end(self, end: SeriesEnd, now_ns: int) -> bool:
@@ -162,16 +172,26 @@ class SeriesTable:
         return "silent" if quiet_s > SILENT_S else None
 
     def announced(self, entry: int) -> int:
-        """Return how many frames a series has: the header's count, or more if more came."""
-        e = self.entries[entry]
-        return min(max(int(e["expected"]), int(e["max_frame"]) + 1, 0), MAX_FRAMES)
+        """Return how many frames a series has: the header's count, or more if more came.
+
+        Without a header only what lies between the frames that came is known to exist.
+        """
+        first, end = self._span(entry)
+        return end - first
 
     def unseen(self, entry: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the frame numbers that are (missing, dropped), once the series is sealed."""
-        seen = self.seen[entry, : self.announced(entry)]
-        return np.flatnonzero(seen == Seen.NOTHING), np.flatnonzero(seen == Seen.DROPPED)
+        first, end = self._span(entry)
+        seen = self.seen[entry, first:end]
+        missing, dropped = seen == Seen.NOTHING, seen == Seen.DROPPED
+        return np.flatnonzero(missing) + first, np.flatnonzero(dropped) + first
 
     # ------------------------------------------------------------------------------------
+
+    def _span(self, entry: int) -> tuple[int, int]:
+        e = self.entries[entry]
+        end = min(max(int(e["expected"]), int(e["max_frame"]) + 1, 0), MAX_FRAMES)
+        return (0 if e["has_start"] else max(int(e["min_frame"]), 0)), end
 
     def _find(self, series: int, uid: str | None) -> int | None:
         """Return the newest series of this id that takes frames; V2's unique id must agree."""
@@ -218,7 +238,7 @@ class SeriesTable:
             self.seen[entry, : top + 1] = 0
         fresh = np.zeros(1, e.dtype)
         fresh["series"], fresh["uid"] = series, (uid or "").encode()[:64]
-        fresh["expected"] = fresh["max_frame"] = -1
+        fresh["expected"] = fresh["min_frame"] = fresh["max_frame"] = -1
         fresh["t_opened_ns"] = fresh["t_last_ns"] = now_ns
         e[entry] = fresh[0]
         # The key makes the entry valid, so it is written last.

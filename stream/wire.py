@@ -1,6 +1,6 @@
 """Decode a message of either protocol; "auto" looks at the bytes of each message alone.
 
-The one rule: no memory between messages, since a detector may change its format at any arm.
+The one rule: no format is remembered, since a detector may change it at any arm.
 V1 starts with a JSON object, V2 with a CBOR map (protocol note, sections 2.4 and 4); no byte can
 start both.
 """
@@ -8,11 +8,13 @@ start both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from hitfinder.stream import eiger_v1, eiger_v2
 from hitfinder.stream.errors import WireError
-from hitfinder.stream.messages import Message
+from hitfinder.stream.fields import MAX_INTEGER
+from hitfinder.stream.messages import Frame, Message, SeriesStart
 
 Protocol = Literal["auto", "v1", "v2"]
 
@@ -43,6 +45,46 @@ def decode(
     if len(parts) != 1:
         raise WireError(f"V2 message of {len(parts)} parts; expected one CBOR map")
     return eiger_v2.decode(parts[0], lenient=lenient)
+
+
+class WireDecoder:
+    """Decodes the messages of one connection or capture, and scales V1's times to nanoseconds.
+
+    Firmware 1.6 counts ticks of 20 ns and does not say so; the header's exposure time tells
+    (protocol note, section 2.2). That time is all that is remembered between messages.
+    """
+
+    def __init__(self, protocol: Protocol = "auto", lenient: bool = False) -> None:
+        self.protocol, self.lenient = protocol, lenient
+        self._count_time_s: float | None = None
+
+    def decode(self, parts: Sequence[bytes | memoryview]) -> Message | WireError:
+        """Return what a message says, or why it says nothing; arguments as `decode`."""
+        try:
+            message = decode(parts, self.protocol, self.lenient)
+        except WireError as error:
+            return error
+        if isinstance(message, SeriesStart):
+            self._count_time_s = message.count_time_s
+        elif isinstance(message, Frame) and len(parts) > 1:
+            return self._in_nanoseconds(message)
+        return message
+
+    def _in_nanoseconds(self, frame: Frame) -> Frame:
+        header = frame.header
+        tick = eiger_v1.tick_ns(header.real_ns, self._count_time_s)
+        if tick == 1:
+            return frame
+        times: dict[str, Any] = {
+            # What does not fit 64 bits was no time to begin with.
+            name: value * tick if value is not None and value * tick <= MAX_INTEGER else None
+            for name, value in (
+                ("start_ns", header.start_ns),
+                ("stop_ns", header.stop_ns),
+                ("real_ns", header.real_ns),
+            )
+        }
+        return replace(frame, header=replace(header, **times))
 
 
 def told_apart(parts: Sequence[bytes | memoryview]) -> Literal["v1", "v2"]:

@@ -101,9 +101,9 @@ def reclaim(ring: Ring, bells: Bells, role: int) -> int:
     """
     n = 0
     for slot in ring.in_state(State.JUDGING):
-        header = ring.slots[slot]
-        if int(header["owner"]) != role:
+        if ring.owner_of(slot) != role:
             continue
+        header = ring.slots[slot]
         header["attempts"] += 1
         n += 1
         if header["attempts"] >= MAX_ATTEMPTS:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 SEND_QUEUE = 50_000
 # Time for the last records to reach their subscribers when the daemon ends.
 LINGER_MS = 3000
+# Records of missing or dropped frames published in one turn of the supervisor's loop (0.1 s when
+# nothing else happens), so that a subscriber of 20 000 records/s keeps up.
+UNSEEN_SLICE = 2000
 # Latencies kept for the percentiles in `status`.
 N_LATENCIES = 4096
 
@@ -60,6 +65,7 @@ class Publisher:
         self.counts = dict.fromkeys((o.value for o in OUTCOMES), 0)
         self._seq = 0
         self._announced: set[int] = set()
+        self._unseen: dict[int, Iterator[tuple[int, Outcome, str]]] = {}
         self._encode = msgspec.msgpack.Encoder().encode
         self._socket = context.socket(zmq.PUB)
         self._socket.set(zmq.SNDHWM, SEND_QUEUE)
@@ -108,8 +114,8 @@ class Publisher:
             if e["close_requested"][entry] and source_gone:
                 e["sealed"][entry] = 1
             key = int(e["key"][entry])
-            if e["sealed"][entry] and not e["drained"][entry] and not self.ring.busy(key):
-                self._publish_unseen(entry)
+            sealed = e["sealed"][entry] and not e["drained"][entry]
+            if sealed and not self.ring.busy(key) and self._publish_unseen(entry):
                 e["drained"][entry] = 1
                 self.bells.ring("sink")
             if e["finalised"][entry]:
@@ -170,18 +176,29 @@ class Publisher:
             },
         )
 
-    def _publish_unseen(self, entry: int) -> None:
-        """Give the frames that never reached a slot their verdicts."""
-        missing, dropped = self.series.unseen(entry)
-        for frames, outcome, reason in (
-            (missing, Outcome.MISSING, "announced, not received"),
-            (dropped, Outcome.DROPPED, "ring full"),
-        ):
-            for frame in frames:
-                self._publish(
-                    Record(**self._names(entry), frame=int(frame), outcome=outcome, reason=reason)
-                )
-            self.ring.series["counts"][entry, OUTCOMES.index(outcome)] += len(frames)
+    def _publish_unseen(self, entry: int) -> bool:
+        """Give frames that never reached a slot their verdicts, a slice at a time; True if done.
+
+        A header may announce millions of frames that never come: publishing them all at once
+        would overrun the subscribers' queues and keep the children unwatched.
+        """
+        key = int(self.ring.series["key"][entry])
+        if key not in self._unseen:
+            missing, dropped = self.series.unseen(entry)
+            self._unseen[key] = chain(
+                ((int(f), Outcome.MISSING, "announced, not received") for f in missing),
+                ((int(f), Outcome.DROPPED, "ring full") for f in dropped),
+            )
+        turn = list(islice(self._unseen[key], UNSEEN_SLICE))
+        for frame, outcome, reason in turn:
+            self._publish(
+                Record(**self._names(entry), frame=frame, outcome=outcome, reason=reason)
+            )
+            self.ring.series["counts"][entry, OUTCOMES.index(outcome)] += 1
+        if len(turn) == UNSEEN_SLICE:
+            return False
+        del self._unseen[key]
+        return True
 
     def _end(self, entry: int, now_ns: int) -> None:
         e = self.ring.series[entry]

@@ -39,6 +39,7 @@ from hitfinder.workers.session import (
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
+RUNTIME_PREFIX = "hitfinder-"
 # Loading torch on a busy machine takes its time; longer means something is wrong.
 READY_TIMEOUT_S = 120.0
 # Bounds of a graceful stop: the source's own drain, then judging and storing what is here.
@@ -58,6 +59,16 @@ class RunOptions:
     on_status: Callable[[dict[str, Any]], None] = lambda status: None
 
 
+def make_runtime() -> Path:
+    """Make the folder of what the processes of one daemon share; drop those of killed daemons."""
+    for left in Path(tempfile.gettempdir()).glob(f"{RUNTIME_PREFIX}*-*"):
+        pid = left.name.removeprefix(RUNTIME_PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            log.warning("a daemon with process number %s was killed; forgetting its headers", pid)
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{RUNTIME_PREFIX}{os.getpid()}-"))
+
+
 class Supervisor:
     """One daemon, from the first child's start to the last file's flush."""
 
@@ -75,7 +86,7 @@ class Supervisor:
         names = ["receiver", "sink", "supervisor"]
         names += [f"worker{i}" for i in range(len(options.devices))]
         self.bells = Bells.create(names)
-        self.runtime = Path(tempfile.mkdtemp(prefix="hitfinder-"))
+        self.runtime = make_runtime()
         session = Session(
             str(self.runtime),
             fd,

@@ -93,8 +93,7 @@ class Worker:
                 waiting = self.ring.in_state(State.DECODED)
         taken = []
         for slot in waiting[: self._batch]:
-            if self.ring.claim(slot, State.DECODED, State.JUDGING):
-                self.ring.slots["owner"][slot] = self.role
+            if self.ring.claim(slot, State.DECODED, State.JUDGING, self.role):
                 taken.append(slot)
         return taken
 

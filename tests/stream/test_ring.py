@@ -87,8 +87,10 @@ def test_only_one_process_can_claim_a_slot(ring: Ring) -> None:
     slot = fill(ring, 0, np.zeros((4, 6), np.uint16))
     ring.set_state(slot, State.DECODED)
     other = Ring(ring.fd, ring.layout)
-    assert other.claim(slot, State.DECODED, State.JUDGING)
-    assert not ring.claim(slot, State.DECODED, State.JUDGING)
+    assert other.claim(slot, State.DECODED, State.JUDGING, owner=3)
+    assert not ring.claim(slot, State.DECODED, State.JUDGING, owner=2)
+    assert (ring.state_of(slot), ring.owner_of(slot)) == (State.JUDGING, 3)
+    assert ring.in_state(State.JUDGING) == [slot]
 
 
 def test_a_fresh_slot_has_no_verdict_and_unknown_values_are_none(ring: Ring) -> None:

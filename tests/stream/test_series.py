@@ -145,8 +145,16 @@ def test_a_late_join_has_frames_but_no_count(table: SeriesTable) -> None:
     assert take(table, 9, 5) is Admission.ADMIT
     (entry,) = table.open_entries()
     assert not table.entries["has_start"][entry]
+    assert take(table, 9, 8) is Admission.ADMIT
+    assert table.announced(entry) == 4
+    assert list(table.unseen(entry)[0]) == [6, 7]
+
+
+def test_a_number_far_beyond_the_announced_is_not_believed(table: SeriesTable) -> None:
+    entry = opened(table, n=3)
+    assert take(table, 1, 4_000_000) is Admission.ABSURD
+    assert take(table, 1, 5) is Admission.ADMIT
     assert table.announced(entry) == 6
-    assert list(table.unseen(entry)[0]) == [0, 1, 2, 3, 4]
 
 
 def test_a_header_after_the_first_frames_completes_their_series(table: SeriesTable) -> None:
