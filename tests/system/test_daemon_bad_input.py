@@ -267,10 +267,23 @@ def test_the_end_of_an_unknown_series_is_stale(wire):
 def test_a_series_joined_late_has_verdicts_from_its_first_frame_on(wire, protocol, number):
     daemon, detector = wire
     series = wire_series(protocol, number, 6)
-    detector.send(*series.images[3:], series.end)
+    detector.send(series.images[2], *series.images[4:], series.end)
     closed = daemon.closed(number)
-    assert [closed.outcomes[k] for k in range(3)] == ["missing"] * 3
-    assert (closed.n_judged, closed.end["announced"]) == (3, 6)
+    # Without a header only what lies between the frames that came is known to exist.
+    assert sorted(closed.outcomes) == [2, 3, 4, 5]
+    assert closed.outcomes[3] == "missing"
+    assert (closed.n_judged, closed.end["announced"]) == (3, 4)
+
+
+def test_a_number_far_beyond_the_header_is_named_and_announces_nothing(wire):
+    daemon, detector = wire
+    series = wire_series("v2", 60, 3)
+    far = changed(series.images[1], image_id=4_000_000)
+    detector.send(series.start, *series.images, far, series.end)
+    closed = daemon.closed(60)
+    assert (closed.n_judged, closed.end["announced"]) == (3, 3)
+    named = "frame 4000000 of series 60: the header announced 3"
+    daemon.wait_status(lambda s: named in s["errors"], "the number's name in status")
 
 
 def test_a_new_header_ends_the_series_before_it(wire):
