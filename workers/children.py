@@ -7,6 +7,7 @@ child that dies again and again is restarted ever more slowly, and its last word
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +19,9 @@ from hitfinder.stream.ring import Bells, Ring, State
 
 log = logging.getLogger(__name__)
 
+# Libraries that start a thread for each core and let them spin: processes and decoder threads are
+# what uses the cores here.
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 # A child whose heart has not beaten this long is hung: longer than any frame or flush takes,
 # also on a machine that swaps.
 HUNG_S = 30.0
@@ -54,7 +58,10 @@ class Child:
         """Start the process with the ring's and the doorbells' descriptors."""
         module = ["-m", "hitfinder.workers.child", self.name, str(self.role), str(self.session)]
         self.process = subprocess.Popen(
-            [sys.executable, *module], pass_fds=self.fds, stdin=subprocess.DEVNULL
+            [sys.executable, *module],
+            pass_fds=self.fds,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **ONE_THREAD},
         )
         self.n_starts += 1
         self.started_s = time.monotonic()
