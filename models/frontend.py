@@ -233,10 +233,19 @@ def _writable(array: NDArray[Any]) -> NDArray[Any]:
 def stack_maps(
     pooled: Sequence[Pooled], device: torch.device | str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return sums_BHW and maxima_BHW, float32, on the device."""
-    sums = np.stack([p.sums for p in pooled]).astype(np.float32)
-    maxima = np.stack([p.maxima for p in pooled]).astype(np.float32)
-    return torch.from_numpy(sums).to(device), torch.from_numpy(maxima).to(device)
+    """Return sums_BHW and maxima_BHW, float32, on the device.
+
+    For a GPU they are gathered in pinned memory, so that the copy overlaps with what the host
+    does next; the allocator keeps such memory until the copy is done.
+    """
+    return _upload([p.sums for p in pooled], device), _upload([p.maxima for p in pooled], device)
+
+
+def _upload(maps: Sequence[NDArray[np.uint32]], device: torch.device | str) -> torch.Tensor:
+    on_cpu = torch.device(device).type == "cpu"
+    staged_BHW = torch.empty((len(maps), *maps[0].shape), pin_memory=not on_cpu)
+    np.stack(maps, out=staged_BHW.numpy(), casting="same_kind")
+    return staged_BHW if on_cpu else staged_BHW.to(device, non_blocking=True)
 
 
 def flat_nonzero(mask: torch.Tensor) -> torch.Tensor:

@@ -97,6 +97,8 @@ def write_master(
 
     Args:
         path: written under a temporary name and renamed.
+        start: the header; its flatfield is kept where it has the images' shape (the detector
+            has applied it already).
         shape: (ss, fs) of the images as they are, which wins over the header.
         dtype: pixel type of the images as they are.
         pixel_mask: uint32 (ss, fs), NeXus bits, from `combined_mask`.
@@ -115,10 +117,14 @@ def write_master(
             detector = _group(entry["instrument"], "detector", "NXdetector")
             _write_detector(detector, start, geometry, dtype)
             _write_position(detector, geometry, shape)
-            if pixel_mask is not None:
-                detector.create_dataset(
-                    "pixel_mask", data=pixel_mask, compression="gzip", compression_opts=1
-                )
+            flatfield = start.flatfield
+            if flatfield is not None and flatfield.shape != shape:
+                flatfield = None
+            for name, pixels in (("pixel_mask", pixel_mask), ("flatfield", flatfield)):
+                if pixels is not None:
+                    detector.create_dataset(
+                        name, data=pixels, compression="gzip", compression_opts=1
+                    )
             stamp(_group(entry, "hitfinder", "NXcollection"), provenance)
 
     replace_file(path, write)

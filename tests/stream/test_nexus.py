@@ -1,5 +1,7 @@
 """The master: NXmx that says where the panel stands and names only files that exist."""
 
+from dataclasses import replace
+
 import h5py
 import hdf5plugin  # noqa: F401  (registers the filters that readers need)
 import numpy as np
@@ -167,3 +169,22 @@ def test_geometry_goes_through_json(start):
     geometry = RunGeometry.of_header(start)
     assert RunGeometry.from_json(geometry.to_json()) == geometry
     assert geometry.sources["clen_m"] == "header"
+
+
+def test_the_headers_flatfield_is_kept_where_it_fits_the_images(tmp_path, start):
+    flatfield = np.full((64, 48), 1.25, np.float32)
+    header = replace(start, flatfield=flatfield)
+    for name, shape, is_kept in (("fits.h5", (64, 48), True), ("not.h5", (64, 40), False)):
+        write_master(
+            tmp_path / name,
+            header,
+            RunGeometry(),
+            {},
+            shape=shape,
+            dtype="uint16",
+            pixel_mask=None,
+        )
+        with h5py.File(tmp_path / name) as file:
+            assert ("flatfield" in file[DETECTOR]) is is_kept
+            if is_kept:
+                np.testing.assert_array_equal(file[DETECTOR]["flatfield"], flatfield)
