@@ -28,7 +28,15 @@ from hitfinder.workers.config import ConfigError, GeometryConfig
 
 log = logging.getLogger(__name__)
 
-VALUES = ("beam_center_px", "pixel_size_m", "clen_m", "photon_energy_eV")
+# What a value may be, each of its numbers: wider than any beamline, narrow enough that tables made
+# from an absurd header stay small.
+VALUES = {
+    "beam_center_px": (-20_000.0, 20_000.0),
+    "pixel_size_m": (1e-6, 1e-2),
+    "clen_m": (1e-3, 100.0),
+    "photon_energy_eV": (100.0, 1e6),
+}
+MAX_PIXEL_ASPECT = 10.0
 # Pixels at their type's largest value are gaps where they fill a square of this side; alone they
 # are overflows, which the front end leaves out frame by frame.
 GAP_SIDE_PX = 5
@@ -76,8 +84,10 @@ class OperatorGeometry:
         for source, said in (("header", start), ("geom file", geom), ("config", self._config)):
             for name in VALUES:
                 value = getattr(said, name, None)
-                if value is not None:
+                if value is not None and _is_plausible(name, value):
                     found[name], sources[name] = value, source
+                elif value is not None:
+                    log.warning("%s says %s = %s, which cannot be; left out", source, name, value)
         return RunGeometry(**found, sources=sources)
 
     def bad_pixels(self, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
@@ -125,6 +135,14 @@ class OperatorGeometry:
         for mask in (start.pixel_mask, bad):
             digest.update(b"none" if mask is None else mask.tobytes())
         return InForce(self.stated(start), bad, {"mask_sha256": digest.hexdigest()})
+
+
+def _is_plausible(name: str, value: float | tuple[float, float]) -> bool:
+    low, high = VALUES[name]
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not all(low <= number <= high for number in numbers):
+        return False
+    return name != "pixel_size_m" or max(numbers) <= MAX_PIXEL_ASPECT * min(numbers)
 
 
 def gaps(image: Pixels) -> NDArray[np.bool_]:

@@ -1,13 +1,16 @@
 """Which geometry is in force, and where it came from."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from hitfinder.models.pipeline import Pipeline
 from hitfinder.stream.messages import SeriesStart
 from hitfinder.workers.config import ConfigError, GeometryConfig
 from hitfinder.workers.geometry import OperatorGeometry, gaps
+from hitfinder.workers.reduction import pool
 
 IMAGE = np.zeros((60, 80), np.uint16)
 HEADER = SeriesStart(
@@ -94,3 +97,39 @@ def test_module_gaps_are_found_and_overflows_are_not() -> None:
     assert found[20:32, :].all()
     assert found[:, 70:].all()
     assert int(found.sum()) == int((image == 65535).sum()) - 4
+
+
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        {"beam_center_px": (-5000.0, 1e6)},
+        {"pixel_size_m": (1e-9, 75e-6)},
+        {"pixel_size_m": (5e-6, 75e-6)},
+        {"clen_m": 1e-9},
+        {"clen_m": float("nan")},
+        {"photon_energy_eV": 1.0},
+    ],
+)
+def test_a_header_that_cannot_be_is_left_out_and_said(
+    absurd: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    (name,) = absurd
+    stated = OperatorGeometry(GeometryConfig()).stated(SeriesStart(1, **absurd))
+    assert getattr(stated, name) is None
+    assert name not in stated.sources
+    assert "which cannot be; left out" in caplog.text
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 900), (900, 1), (17, 33)])
+@pytest.mark.parametrize("mean", [0.0, 0.02, 1000.0])
+def test_a_frame_of_any_shape_is_judged_under_any_header(
+    shape: tuple[int, int], mean: float
+) -> None:
+    header = SeriesStart(1, beam_center_px=(-2e4, 2e4), pixel_size_m=(1e-5, 1e-4), clen_m=1e-3)
+    image = np.random.default_rng(1).poisson(mean, shape).astype(np.uint16)
+    in_force = OperatorGeometry(GeometryConfig()).of_series(header, image)
+    pipeline = Pipeline()
+    context = pipeline.begin(in_force.geometry, in_force.valid)
+    (judgement,) = pipeline.judge([image], context, [pool(image, in_force.valid)])
+    assert 0.0 <= judgement.p_hit <= 1.0
+    assert judgement.n_photons == int(image.sum())
