@@ -31,6 +31,9 @@ GRACE_S = 1.0
 COMPLETE_GRACE_S = 3.0
 # A detector that lost power sends nothing at all. Long, since a triggered run may pause.
 SILENT_S = 300.0
+# A later series has begun and this one says nothing: its end died with a killed receiver or went to
+# another one. Long enough for a second detector on the same daemon to pause between triggers.
+OVERTAKEN_S = 30.0
 # A frame of a closed series within this time is late; after it the ids have restarted.
 LATE_S = 10.0
 # A header may promise too few frames; a number beyond twice that and this many is a fault, and
@@ -169,6 +172,9 @@ class SeriesTable:
             return reason if complete or quiet_s > GRACE_S else None
         if complete and quiet_s > COMPLETE_GRACE_S:
             return "complete, no end message"
+        later = self.entries["t_opened_ns"][self.entries["key"] > e["key"]]
+        if quiet_s > OVERTAKEN_S and bool(np.any(later > e["t_last_ns"])):
+            return "superseded"
         return "silent" if quiet_s > SILENT_S else None
 
     def announced(self, entry: int) -> int:

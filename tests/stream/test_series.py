@@ -13,6 +13,7 @@ from hitfinder.stream.series import (
     COMPLETE_GRACE_S,
     GRACE_S,
     LATE_S,
+    OVERTAKEN_S,
     SILENT_S,
     Admission,
     SeriesTable,
@@ -88,6 +89,14 @@ def test_a_detector_that_falls_silent_is_given_up_late(table: SeriesTable) -> No
     take(table, 1, 0)
     assert table.wants_closing(entry, int((SILENT_S - 1) * S)) is None
     assert table.wants_closing(entry, int((SILENT_S + 1) * S)) == "silent"
+
+
+def test_a_series_whose_end_was_lost_goes_once_a_later_one_has_begun(table: SeriesTable) -> None:
+    first = opened(table, 1)
+    take(table, 1, 0)
+    take(table, 2, 0, at_s=1)  # its header was lost, too
+    assert table.wants_closing(first, int((OVERTAKEN_S - 1) * S)) is None
+    assert table.wants_closing(first, int((OVERTAKEN_S + 1) * S)) == "superseded"
 
 
 def test_a_second_start_before_end_closes_the_first_series(table: SeriesTable) -> None:
