@@ -31,8 +31,8 @@ GRACE_S = 1.0
 COMPLETE_GRACE_S = 3.0
 # A detector that lost power sends nothing at all. Long, since a triggered run may pause.
 SILENT_S = 300.0
-# A later series has begun and this one says nothing: its end died with a killed receiver or went to
-# another one. Long enough for a second detector on the same daemon to pause between triggers.
+# A later series has begun and this one says nothing: its end died with a killed receiver or went
+# to another one. Long enough for a second detector on the same daemon to pause between triggers.
 OVERTAKEN_S = 30.0
 # A frame of a closed series within this time is late; after it the ids have restarted.
 LATE_S = 10.0
