@@ -30,12 +30,14 @@ class Background:
 
     Attributes:
         mean_BHW: float32 expected photons in the cell, 0 where no pixel counts.
+        total_BN: float32 photons per (ring, sector) bin, of all cells.
         counts_BN: float32 photons per (ring, sector) bin, clipped cells left out.
         exposure_BN: float32 counted pixels per bin, clipped cells left out.
         photons_per_px_B: float32 mean over the detector.
     """
 
     mean_BHW: torch.Tensor
+    total_BN: torch.Tensor
     counts_BN: torch.Tensor
     exposure_BN: torch.Tensor
     photons_per_px_B: torch.Tensor
@@ -67,7 +69,7 @@ def estimate(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
     mean_BHW = _to_cells(rate_BR, tables) * tables.exposure_HW
     mean_BHW *= _coarse_correction(sums_BHW, mean_BHW, spot_BHW, tables.smoothing)
     per_px_B = mean_BHW.sum((1, 2)) / max(tables.n_valid, 1)
-    return Background(mean_BHW, counts_BN, exposure_BN, per_px_B)
+    return Background(mean_BHW, total_BN, counts_BN, exposure_BN, per_px_B)
 
 
 def ring_rates(
