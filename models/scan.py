@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from hitfinder.models import _cells
 from hitfinder.models.frontend import CELL_PX, CellTables, flat_nonzero
 
 SCALES_PX = (1, 4, 8, 16)
@@ -82,48 +84,97 @@ def scan(
     tables: CellTables,
 ) -> Candidates:
     """Return the strongest candidates of each frame, scale by scale."""
-    maps = _box_maps(sums_BHW, maxima_BHW, mean_BHW, tables)
-    found = [_above(*boxes, scale) for scale, boxes in enumerate(maps)]
-    scale = torch.cat([torch.full_like(part[0], k) for k, part in enumerate(found)])
-    b, i, j, n, mean = (torch.cat(part) for part in zip(*found, strict=True))
-    n_batch, n_scales = len(sums_BHW), len(SCALES_PX)
+    above = above_compiled if sums_BHW.device.type == "cpu" else above_torch
+    scale, b, i, j, n, mean = above(sums_BHW, maxima_BHW, mean_BHW, tables)
+    n_rows = len(sums_BHW) * len(SCALES_PX)
     places = torch.tensor(
         [max(tables.n_valid / (1 if s == 1 else CELL_PX**2), 1.0) for s in SCALES_PX],
         device=n.device,
-    ).log10()[scale]
+    ).log10()
+    evidence = neg_log10_tail(n, mean) - places[scale]
+    frame_scale = b * len(SCALES_PX) + scale
+    top = _is_local_maximum(evidence, frame_scale, i, j, n_rows, sums_BHW.shape[1:])
+    kept, rank = _strongest(evidence, frame_scale, flat_nonzero(top), n_rows)
+    evidence, frame_scale, scale = evidence[kept], frame_scale[kept], scale[kept]
+    b, i, j, n, mean = (column[kept] for column in (b, i, j, n, mean))
     span = torch.tensor([max(s // CELL_PX, 1) for s in SCALES_PX], device=n.device)[scale]
     brightest = _brightest(maxima_BHW, b, i, j, span)
     others = n - brightest
     tamed = others + torch.minimum(brightest, 1 + (others - mean).clamp(min=0))
-    tails = neg_log10_tail(torch.cat((n, tamed)), mean.repeat(2)).view(2, -1) - places
-    rest = torch.where(scale == 0, FLOOR, tails[1])
+    rest = torch.where(scale == 0, FLOOR, neg_log10_tail(tamed, mean) - places[scale])
     middle = (span - 1) / 2
-    columns = (tails[0], rest, i + middle, j + middle, mean)
-    frame_scale = b * n_scales + scale
-    top = _is_local_maximum(tails[0], frame_scale, i, j, n_batch * n_scales, sums_BHW.shape[1:])
-    order = torch.argsort(tails[0][top], descending=True, stable=True)
-    order = top.nonzero().view(-1)[order]
-    order = order[torch.argsort(frame_scale[order], stable=True)]
-    laid = _pad_by_row(frame_scale[order], [c[order] for c in columns], n_batch * n_scales)
-    return Candidates(*(c.view(n_batch, n_scales, -1) for c in laid))
+    laid = []
+    for empty, column in (
+        (FLOOR, evidence),
+        (FLOOR, rest),
+        (0.0, i + middle),
+        (0.0, j + middle),
+        (0.0, mean),
+    ):
+        out = torch.full((n_rows, CANDIDATES_PER_SCALE), empty, device=n.device)
+        out[frame_scale, rank] = column.to(torch.float32)
+        laid.append(out.view(len(sums_BHW), len(SCALES_PX), -1))
+    return Candidates(*laid)
 
 
-def _box_maps(
+def above_compiled(
     sums_BHW: torch.Tensor,
     maxima_BHW: torch.Tensor,
     mean_BHW: torch.Tensor,
     tables: CellTables,
-) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
-    """Return photons and expected photons of every box of each scale, at its first cell."""
+) -> tuple[torch.Tensor, ...]:
+    """Do as `above_torch` does, on one core in one pass over the cells."""
+    n_batch, height, width = sums_BHW.shape
+    room = (n_batch, len(SCALES_PX), height * width)
+    # Boxes are few: memory that is never written is never there.
+    at, n, mean = (np.empty(room, dtype) for dtype in (np.int64, np.float32, np.float32))
+    maps = (sums_BHW, maxima_BHW, mean_BHW, tables.exposure_HW)
+    sums, maxima, expected, exposure = (t.contiguous().numpy() for t in maps)
+    found = [
+        _cells.above(
+            sums[b],
+            maxima[b],
+            expected[b],
+            exposure,
+            at[b],
+            n[b],
+            mean[b],
+            (height, width),
+            CUT_SIGMA,
+            CUT_PHOTONS,
+        )
+        for b in range(n_batch)
+    ]
+    rows = [(k, b) for k in range(len(SCALES_PX)) for b in range(n_batch)]
+    scale, frame = (
+        torch.from_numpy(np.repeat(of_row, [found[b][k] for k, b in rows]))
+        for of_row in np.transpose(rows)
+    )
+    at_all, n_all, mean_all = (
+        torch.from_numpy(np.concatenate([a[b, k, : found[b][k]] for k, b in rows]))
+        for a in (at, n, mean)
+    )
+    return scale, frame, at_all // width, at_all % width, n_all, mean_all
+
+
+def above_torch(
+    sums_BHW: torch.Tensor,
+    maxima_BHW: torch.Tensor,
+    mean_BHW: torch.Tensor,
+    tables: CellTables,
+) -> tuple[torch.Tensor, ...]:
+    """Return the boxes worth an exact tail, by scale, frame and place: the definition.
+
+    Returns:
+        scale, frame, row, column, int64; photons and expected photons of the box, float32.
+    """
     per_px = mean_BHW / tables.exposure_HW.clamp(min=1)
     two, two_mean = _double(sums_BHW, 1), _double(mean_BHW, 1)
     four, four_mean = _double(two, 2), _double(two_mean, 2)
-    return (
-        (maxima_BHW, per_px),
-        (sums_BHW, mean_BHW),
-        (two, two_mean),
-        (four, four_mean),
-    )
+    maps = ((maxima_BHW, per_px), (sums_BHW, mean_BHW), (two, two_mean), (four, four_mean))
+    found = [_above(*boxes, scale) for scale, boxes in enumerate(maps)]
+    scale = torch.cat([torch.full_like(part[0], k) for k, part in enumerate(found)])
+    return scale, *(torch.cat(part) for part in zip(*found, strict=True))
 
 
 def _double(cells: torch.Tensor, step: int) -> torch.Tensor:
@@ -178,21 +229,17 @@ def _brightest(
     return maxima_BHW[b[:, None, None], rows[:, :, None], columns[:, None, :]].amax((1, 2))
 
 
-def _pad_by_row(
-    b: torch.Tensor, columns: list[torch.Tensor], n_batch: int
-) -> tuple[torch.Tensor, ...]:
-    """Lay candidates out as (rows, K), the first K of each row."""
-    per_row = torch.bincount(b, minlength=n_batch)
+def _strongest(
+    evidence: torch.Tensor, row: torch.Tensor, among: torch.Tensor, n_rows: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the candidates to keep of each row, strongest first, and their rank in it."""
+    order = among[torch.argsort(evidence[among], descending=True, stable=True)]
+    order = order[torch.argsort(row[order], stable=True)]
+    per_row = torch.bincount(row[order], minlength=n_rows)
     start = functional.pad(per_row.cumsum(0), (1, 0))[:-1]
-    rank = torch.arange(len(b), device=b.device) - start[b]
+    rank = torch.arange(len(order), device=order.device) - start[row[order]]
     keep = rank < CANDIDATES_PER_SCALE
-    laid = []
-    for position, column in enumerate(columns):
-        empty = FLOOR if position < 2 else 0.0
-        out = torch.full((n_batch, CANDIDATES_PER_SCALE), empty, device=b.device)
-        out[b[keep], rank[keep]] = column[keep].to(torch.float32)
-        laid.append(out)
-    return tuple(laid)
+    return order[keep], rank[keep]
 
 
 def suppress(
