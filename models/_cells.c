@@ -1,6 +1,8 @@
-/* One frame's cells on one CPU core: its background, and the boxes worth an exact tail. What is computed is
- * defined in torch by `background.estimate_torch` and `scan.above_torch`, whose names and constants these
- * take; tests hold both equal. Every index that a table brings is checked before it is used. */
+/* One frame's cells on one CPU core: its background, the boxes worth an exact tail, tails, and which boxes hide
+ * which. What is computed is defined in torch by `background.estimate_torch` and the `_torch` functions of
+ * `scan`, whose names and constants these take; tests hold both equal. Every index that a table brings is
+ * checked before it is used. */
+#define _DEFAULT_SOURCE /* lgamma_r */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -325,6 +327,59 @@ static int find_above(boxes *b) {
     return done;
 }
 
+/* ---- tails and neighbours ------------------------------------------------------------------------------- */
+
+/* Kummer's function as in `neg_log10_tail_torch`, where n > mean. */
+FAST static void kummer(const double *restrict n, const double *restrict mean, double *restrict value) {
+    double fraction[LANES] = {0};
+    for (int k = 12; k > 0; k--)
+        for (int c = 0; c < LANES; c++) {
+            double half = (k + 1) / 2, term = k % 2 ? half * mean[c] : -(n[c] + half) * mean[c];
+            fraction[c] = term / (n[c] + 1 + k + fraction[c]);
+        }
+    for (int c = 0; c < LANES; c++) value[c] = 1 / (1 - mean[c] / (n[c] + 1 + fraction[c]));
+}
+
+static void neg_log10_tails(const double *n, const double *mean, float *tail, size_t count) {
+    for (size_t first = 0; first < count; first += LANES) {
+        size_t some = smaller(LANES, count - first);
+        double safe[LANES], at_least[LANES], factor[LANES];
+        for (size_t c = 0; c < LANES; c++) {
+            double m = c < some ? mean[first + c] : 1;
+            at_least[c] = m > 1e-12 ? m : 1e-12;
+            safe[c] = c < some && n[first + c] > at_least[c] ? n[first + c] : at_least[c] + 1;
+        }
+        kummer(safe, at_least, factor);
+        for (size_t c = 0; c < some; c++) {
+            int sign;
+            double log_tail = safe[c] * log(at_least[c]) - at_least[c] - lgamma_r(safe[c] + 1, &sign) +
+                              log(factor[c] > 1 ? factor[c] : 1);
+            tail[first + c] = n[first + c] > at_least[c] && log_tail < 0 ? (float)(-log_tail / log(10)) : 0;
+        }
+    }
+}
+
+/* Of two neighbours the one with less evidence goes, of equals the later. `place` rises; `width` is the distance
+ * of two rows. */
+static void keep_maxima(const float *evidence, const int64_t *place, int64_t width, uint8_t *kept, size_t count) {
+    memset(kept, 1, count);
+    for (size_t k = 0, above = 0; k < count; k++) {
+        while (above < k && place[above] < place[k] - width - 1) above++;
+        for (size_t p = above; p < k && place[p] <= place[k] - width + 1; p++)
+            kept[evidence[k] > evidence[p] ? p : k] = 0;
+        if (k && place[k - 1] == place[k] - 1) kept[evidence[k] > evidence[k - 1] ? k - 1 : k] = 0;
+    }
+}
+
+/* A box goes if any before it reaches it. */
+static void hide_overlapped(const float *ss, const float *fs, const float *size, uint8_t *kept, size_t count) {
+    for (size_t k = 0; k < count; k++) {
+        size_t p = 0;
+        while (p < k && fmaxf(fabsf(ss[k] - ss[p]), fabsf(fs[k] - fs[p])) > (size[k] + size[p]) / 2) p++;
+        kept[k] = p == k;
+    }
+}
+
 /* ---- Python's face -------------------------------------------------------------------------------------- */
 
 static int holds(const Py_buffer *view, const char *name, size_t n, size_t itemsize) {
@@ -418,9 +473,53 @@ static PyObject *py_above(PyObject *Py_UNUSED(module), PyObject *args) {
                 : NULL;
 }
 
+PyDoc_STRVAR(tails_doc, "neg_log10_tails(n, mean, tails) -> None");
+
+static PyObject *py_tails(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer v[3];
+    if (!PyArg_ParseTuple(args, "y*y*w*", &v[0], &v[1], &v[2])) return NULL;
+    size_t count = (size_t)v[0].len / sizeof(double);
+    int fit = holds(&v[0], "n", count, 8) && holds(&v[1], "mean", count, 8) && holds(&v[2], "tails", count, 4);
+    if (fit) {
+        Py_BEGIN_ALLOW_THREADS
+        neg_log10_tails(v[0].buf, v[1].buf, v[2].buf, count);
+        Py_END_ALLOW_THREADS
+    }
+    for (int k = 0; k < 3; k++) PyBuffer_Release(&v[k]);
+    return fit ? Py_NewRef(Py_None) : NULL;
+}
+
+PyDoc_STRVAR(maxima_doc, "keep_maxima(evidence, place, kept, width) -> None");
+
+static PyObject *py_maxima(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer v[3];
+    Py_ssize_t width;
+    if (!PyArg_ParseTuple(args, "y*y*w*n", &v[0], &v[1], &v[2], &width)) return NULL;
+    size_t count = (size_t)v[2].len;
+    int fit = holds(&v[0], "evidence", count, 4) && holds(&v[1], "place", count, 8);
+    if (fit) keep_maxima(v[0].buf, v[1].buf, width, v[2].buf, count);
+    for (int k = 0; k < 3; k++) PyBuffer_Release(&v[k]);
+    return fit ? Py_NewRef(Py_None) : NULL;
+}
+
+PyDoc_STRVAR(hide_doc, "hide_overlapped(ss, fs, size, kept) -> None");
+
+static PyObject *py_hide(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer v[4];
+    if (!PyArg_ParseTuple(args, "y*y*y*w*", &v[0], &v[1], &v[2], &v[3])) return NULL;
+    size_t count = (size_t)v[3].len;
+    int fit = holds(&v[0], "ss", count, 4) && holds(&v[1], "fs", count, 4) && holds(&v[2], "size", count, 4);
+    if (fit) hide_overlapped(v[0].buf, v[1].buf, v[2].buf, v[3].buf, count);
+    for (int k = 0; k < 4; k++) PyBuffer_Release(&v[k]);
+    return fit ? Py_NewRef(Py_None) : NULL;
+}
+
 static PyMethodDef methods[] = {
     {"background", py_background, METH_VARARGS, background_doc},
     {"above", py_above, METH_VARARGS, above_doc},
+    {"neg_log10_tails", py_tails, METH_VARARGS, tails_doc},
+    {"keep_maxima", py_maxima, METH_VARARGS, maxima_doc},
+    {"hide_overlapped", py_hide, METH_VARARGS, hide_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -61,6 +61,16 @@ def neg_log10_tail(n: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     Stable for means from 1e-6 to 1e5: the leading term times Kummer's function, whose
     continued fraction (NIST DLMF 13.5.1 with a = 1) converges where n > mean.
     """
+    if n.device.type != "cpu":
+        return neg_log10_tail_torch(n, mean)
+    tails = np.empty(n.numel(), np.float32)
+    n64, mean64 = (t.to(torch.float64).contiguous().numpy() for t in (n, mean))
+    _cells.neg_log10_tails(n64, mean64, tails)
+    return torch.from_numpy(tails).view(n.shape)
+
+
+def neg_log10_tail_torch(n: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Return what `neg_log10_tail` does, on any device: the definition."""
     mean = mean.to(torch.float64).clamp(min=1e-12)
     n = n.to(torch.float64)
     above = n > mean
@@ -93,7 +103,10 @@ def scan(
     ).log10()
     evidence = neg_log10_tail(n, mean) - places[scale]
     frame_scale = b * len(SCALES_PX) + scale
-    top = _is_local_maximum(evidence, frame_scale, i, j, n_rows, sums_BHW.shape[1:])
+    # A frame of empty cells around each map, so that no place has neighbours across an edge.
+    height, width = sums_BHW.shape[1] + 2, sums_BHW.shape[2] + 2
+    place = ((scale * len(sums_BHW) + b) * height + i + 1) * width + j + 1
+    top = local_maxima(evidence, place, width, n_rows * height * width)
     kept, rank = _strongest(evidence, frame_scale, flat_nonzero(top), n_rows)
     evidence, frame_scale, scale = evidence[kept], frame_scale[kept], scale[kept]
     b, i, j, n, mean = (column[kept] for column in (b, i, j, n, mean))
@@ -193,25 +206,35 @@ def _above(n_BHW: torch.Tensor, mean_BHW: torch.Tensor, scale: int) -> tuple[tor
     return b, at // width, at % width, n, mean
 
 
-def _is_local_maximum(
-    evidence: torch.Tensor,
-    row: torch.Tensor,
-    i: torch.Tensor,
-    j: torch.Tensor,
-    n_rows: int,
-    shape: torch.Size,
+def local_maxima(
+    evidence: torch.Tensor, place: torch.Tensor, width: int, n_places: int
 ) -> torch.Tensor:
     """Return True where no neighbouring box of the same frame and scale has more evidence.
 
     Without it a few strong spots, each with a hundred boxes, would fill the candidates' table.
+
+    Args:
+        evidence: of each box.
+        place: int64, rising; neighbours are 1, or `width` and up to 1, apart.
+        width: places from one row to the next.
+        n_places: more than any place.
     """
-    width = shape[1] + 2
-    at = (row * (shape[0] + 2) + i + 1) * width + j + 1
-    dense = torch.full((n_rows * (shape[0] + 2) * width,), 2 * FLOOR, device=evidence.device)
-    dense[at] = evidence
-    before = torch.tensor([-width - 1, -width, -width + 1, -1], device=at.device)
+    if evidence.device.type != "cpu":
+        return local_maxima_torch(evidence, place, width, n_places)
+    kept = np.empty(len(evidence), np.bool_)
+    _cells.keep_maxima(evidence.numpy(), place.numpy(), kept, width)
+    return torch.from_numpy(kept)
+
+
+def local_maxima_torch(
+    evidence: torch.Tensor, place: torch.Tensor, width: int, n_places: int
+) -> torch.Tensor:
+    """Return what `local_maxima` does, on any device: the definition."""
+    dense = torch.full((n_places,), 2 * FLOOR, device=evidence.device)
+    dense[place] = evidence
+    before = torch.tensor([-width - 1, -width, -width + 1, -1], device=place.device)
     # Of equals the first stays.
-    earlier, later = dense[at[:, None] + before], dense[at[:, None] - before]
+    earlier, later = dense[place[:, None] + before], dense[place[:, None] - before]
     return ((evidence[:, None] > earlier) & (evidence[:, None] >= later)).all(1)
 
 
@@ -256,6 +279,22 @@ def suppress(
         fs_BK: centre, cells.
         size_BK: box edge, cells.
     """
+    if evidence_BK.device.type != "cpu":
+        return suppress_torch(evidence_BK, ss_BK, fs_BK, size_BK)
+    kept = np.empty(evidence_BK.shape, np.bool_)
+    ss, fs, size = (t.contiguous().numpy() for t in (ss_BK, fs_BK, size_BK))
+    for b, row in enumerate(kept):
+        _cells.hide_overlapped(ss[b], fs[b], size[b], row)
+    return torch.from_numpy(kept) & (evidence_BK > FLOOR)
+
+
+def suppress_torch(
+    evidence_BK: torch.Tensor,
+    ss_BK: torch.Tensor,
+    fs_BK: torch.Tensor,
+    size_BK: torch.Tensor,
+) -> torch.Tensor:
+    """Return what `suppress` does, on any device: the definition."""
     apart = torch.maximum(
         (ss_BK[:, :, None] - ss_BK[:, None, :]).abs(),
         (fs_BK[:, :, None] - fs_BK[:, None, :]).abs(),

@@ -55,6 +55,41 @@ def test_the_compiled_boxes_are_those_of_torch_to_the_bit(shape, photons_per_px)
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+def test_compiled_tails_are_those_of_torch():
+    rng = np.random.default_rng(1)
+    mean = torch.from_numpy(10 ** rng.uniform(-13, 5, 4099))
+    above = torch.from_numpy(10 ** rng.uniform(-2, 4, 4099))
+    n = torch.floor(mean + above) + torch.arange(4099) % 2 * 0.37
+    for some in (4099, 8, 3, 0):
+        torch.testing.assert_close(
+            scan.neg_log10_tail(n[:some], mean[:some]),
+            scan.neg_log10_tail_torch(n[:some], mean[:some]),
+            rtol=1e-6,
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize("filling", [0.02, 0.5, 1.0])
+def test_compiled_local_maxima_are_those_of_torch(filling: float):
+    rng = np.random.default_rng(2)
+    here = rng.random((3, 22, 31)) < filling
+    here[:, [0, -1]] = here[:, :, [0, -1]] = False
+    place = torch.from_numpy(np.flatnonzero(here))
+    evidence = torch.from_numpy(rng.integers(0, 6, len(place)).astype(np.float32))
+    kept = scan.local_maxima(evidence, place, 31, here.size)
+    assert kept.equal(scan.local_maxima_torch(evidence, place, 31, here.size))
+
+
+def test_compiled_suppression_is_that_of_torch():
+    generator = torch.Generator().manual_seed(3)
+    ss, fs = torch.rand((2, 2, 128), generator=generator).mul_(80).round_().div_(2)
+    size = 2.0 ** torch.randint(0, 3, (2, 128), generator=generator)
+    evidence = torch.linspace(30, scan.FLOOR, 128).repeat(2, 1)
+    kept = scan.suppress(evidence, ss, fs, size)
+    assert 0 < kept.sum() < kept.numel()
+    assert kept.equal(scan.suppress_torch(evidence, ss, fs, size))
+
+
 def test_tables_that_do_not_fit_are_refused():
     (sums, maxima), tables = maps_of((67, 300), 0.1)
     mean = torch.zeros_like(sums)
