@@ -11,9 +11,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from hitfinder.models.frontend import CELL_PX, N_SECTORS, CellTables, Smoothing, flat_nonzero
+from hitfinder.models import _cells
+from hitfinder.models.frontend import (
+    BLOCK_CELLS,
+    CELL_PX,
+    N_SECTORS,
+    RING_WINDOWS,
+    CellTables,
+    Smoothing,
+    flat_nonzero,
+)
 
 RING_PRIOR_PHOTONS = 25.0
 """A wider window predicts a narrower one to about 1 / sqrt(25) = 20 %."""
@@ -30,12 +40,14 @@ class Background:
 
     Attributes:
         mean_BHW: float32 expected photons in the cell, 0 where no pixel counts.
+        total_BN: float32 photons per (ring, sector) bin, of all cells.
         counts_BN: float32 photons per (ring, sector) bin, clipped cells left out.
         exposure_BN: float32 counted pixels per bin, clipped cells left out.
         photons_per_px_B: float32 mean over the detector.
     """
 
     mean_BHW: torch.Tensor
+    total_BN: torch.Tensor
     counts_BN: torch.Tensor
     exposure_BN: torch.Tensor
     photons_per_px_B: torch.Tensor
@@ -43,6 +55,42 @@ class Background:
 
 def estimate(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
     """Estimate the background of each frame of a batch on its own."""
+    on_cpu = sums_BHW.device.type == "cpu"
+    return estimate_compiled(sums_BHW, tables) if on_cpu else estimate_torch(sums_BHW, tables)
+
+
+def estimate_compiled(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
+    """Do as `estimate_torch` does, on one core in a few passes over the cells."""
+    n_batch, height, width = sums_BHW.shape
+    n_bins = tables.exposure_N.numel()
+    mean_BHW = np.empty((n_batch, height, width), np.float32)
+    total_BN, counts_BN, exposure_BN = (np.empty((n_batch, n_bins), np.float32) for _ in range(3))
+    of_cells = (tables.exposure_HW, tables.ring_HW, tables.bin_HW, tables.exposure_N)
+    exposure, ring, bins, exposure_N = (t.contiguous().numpy() for t in of_cells)
+    for b, sums_HW in enumerate(sums_BHW.contiguous().numpy()):
+        _cells.background(
+            sums_HW,
+            exposure,
+            ring,
+            bins,
+            exposure_N,
+            mean_BHW[b],
+            total_BN[b],
+            counts_BN[b],
+            exposure_BN[b],
+            (height, width),
+            N_SECTORS,
+            RING_WINDOWS,
+            (RING_PRIOR_PHOTONS, BLOCK_PRIOR_PHOTONS, CLIP_SIGMA, CLIP_PHOTONS),
+            (N_CLIPS, CELL_PX, BLOCK_CELLS),
+        )
+    per_px_B = mean_BHW.sum((1, 2)) / np.float32(max(tables.n_valid, 1))
+    made = (mean_BHW, total_BN, counts_BN, exposure_BN, per_px_B)
+    return Background(*(torch.from_numpy(a) for a in made))
+
+
+def estimate_torch(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
+    """Estimate as `estimate` does, on any device: the definition."""
     n_batch, n_bins = len(sums_BHW), tables.exposure_N.numel()
     offset_B = torch.arange(n_batch, device=sums_BHW.device) * n_bins
     bins, cells = tables.bin_HW.view(-1), sums_BHW.flatten(1)
@@ -67,7 +115,7 @@ def estimate(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
     mean_BHW = _to_cells(rate_BR, tables) * tables.exposure_HW
     mean_BHW *= _coarse_correction(sums_BHW, mean_BHW, spot_BHW, tables.smoothing)
     per_px_B = mean_BHW.sum((1, 2)) / max(tables.n_valid, 1)
-    return Background(mean_BHW, counts_BN, exposure_BN, per_px_B)
+    return Background(mean_BHW, total_BN, counts_BN, exposure_BN, per_px_B)
 
 
 def ring_rates(

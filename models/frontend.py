@@ -75,7 +75,7 @@ class CellTables:
     Attributes:
         exposure_HW: float32, counted pixels in the cell, 0 to 16.
         ring_HW: int32, ring index of the cell.
-        bin_HW: int64, ring * N_SECTORS + sector.
+        bin_HW: int32, ring * N_SECTORS + sector.
         exposure_N: float32, counted pixels in the bin.
         radius_N: float64 numpy, mean distance from the beam centre in pixels along fs.
         cos2_N: float64 numpy, mean x^2 / r^2.
@@ -147,7 +147,7 @@ def cell_tables(
     return CellTables(
         exposure_HW=torch.from_numpy(exposure).to(device),
         ring_HW=torch.from_numpy(ring.astype(np.int32)).to(device),
-        bin_HW=torch.from_numpy(index).to(device),
+        bin_HW=torch.from_numpy(index.astype(np.int32)).to(device),
         exposure_N=torch.from_numpy(weight.astype(np.float32)).to(device),
         radius_N=mean(radius),
         cos2_N=mean(cos2),

@@ -66,10 +66,7 @@ class Places:
 def merge(candidates: Candidates, n_keep: int, by_rest: bool = False) -> Places:
     """Join the scales: the strongest box at each place hides those that overlap it."""
     shape = candidates.evidence.shape
-    cells = torch.tensor(
-        [max(s // CELL_PX, 1) for s in SCALES_PX], dtype=torch.float32, device=candidates.ss.device
-    )
-    size = cells[None, :, None].expand(shape)
+    size = _edges(candidates).expand(shape)
     key = candidates.rest if by_rest else candidates.evidence
     order = torch.argsort(key.flatten(1), dim=1, descending=True, stable=True)[:, :n_keep]
     evidence, rest, ss, fs, mean = candidates.columns()
@@ -81,16 +78,21 @@ def merge(candidates: Candidates, n_keep: int, by_rest: bool = False) -> Places:
     return Places(*columns)
 
 
+def _edges(candidates: Candidates) -> torch.Tensor:
+    """Return the edge in cells of the boxes of each scale, (1, scales, 1)."""
+    edges = [float(max(s // CELL_PX, 1)) for s in SCALES_PX]
+    return torch.tensor(edges, device=candidates.ss.device)[None, :, None]
+
+
 def features(candidates: Candidates) -> torch.Tensor:
     """Return features_BF: the strongest evidence per scale, merged, and merged without maxima."""
-    parts = []
-    for scale, size_px in enumerate(SCALES_PX):
-        evidence = candidates.evidence[:, scale, :MERGED]
-        size = torch.full_like(evidence, max(size_px // CELL_PX, 1))
-        kept = suppress(
-            evidence, candidates.ss[:, scale, :MERGED], candidates.fs[:, scale, :MERGED], size
-        )
-        parts.append(evidence.masked_fill(~kept, FLOOR).topk(TOP, 1).values)
+    evidence, ss, fs = (
+        column[:, :, :MERGED] for column in (candidates.evidence, candidates.ss, candidates.fs)
+    )
+    size = _edges(candidates).expand(evidence.shape)
+    kept = suppress(*(column.flatten(0, 1) for column in (evidence, ss, fs, size)))
+    alone = evidence.masked_fill(~kept.view(evidence.shape), FLOOR)
+    parts = [alone.topk(TOP, 2).values.flatten(1)]
     parts.append(merge(candidates, MERGED).evidence.topk(TOP, 1).values)
     parts.append(merge(candidates, MERGED, by_rest=True).rest.topk(TOP, 1).values)
     return torch.cat(parts, 1).clamp(FLOOR, CEILING)

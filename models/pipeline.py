@@ -213,7 +213,7 @@ class Pipeline:
         if is_hit:
             places = _places_of(part.candidates, row)
             peaks = self._locate(image, context, part, row, cells, places)
-            counts, exposure = outside_places(part.sums[row], cells, places)
+            counts, exposure = outside_places(part, row, cells, places)
             estimate = heads.estimate(counts, exposure, context.heads)
         return Judgement(
             is_hit=is_hit,
@@ -263,21 +263,26 @@ def _places_of(candidates: scan.Candidates, row: int) -> Places:
 
 
 def outside_places(
-    sums_HW: torch.Tensor, cells: CellTables, places: Places
+    part: Evidence, row: int, cells: CellTables, places: Places
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return counts and exposure per (ring, sector) of the cells away from all places."""
-    near = np.zeros(tuple(sums_HW.shape), np.bool_)
+    """Return counts and exposure per (ring, sector) of one frame's cells away from all places."""
+    near = np.zeros(tuple(cells.bin_HW.shape), np.bool_)
     centres = (t[0].cpu().numpy() for t in (places.ss, places.fs, places.size))
     for ss, fs, size in zip(*centres, strict=True):
         reach = size / 2 + 1
         top, left = max(int(ss - reach), 0), max(int(fs - reach), 0)
         near[top : int(ss + reach) + 2, left : int(fs + reach) + 2] = True
-    away = ~near
-    index = cells.bin_HW.cpu().numpy()[away]
-    n_bins = cells.exposure_N.numel()
-    counts = np.bincount(index, sums_HW.cpu().numpy()[away], n_bins)
-    exposure = np.bincount(index, cells.exposure_HW.cpu().numpy()[away], n_bins)
-    return counts.astype(np.float32), exposure.astype(np.float32)
+    inside = torch.from_numpy(np.flatnonzero(near)).to(cells.bin_HW.device)
+    index = cells.bin_HW.view(-1)[inside]
+
+    def without(total_N: torch.Tensor, map_HW: torch.Tensor) -> NDArray[np.float32]:
+        lost_N = torch.bincount(index, map_HW.reshape(-1)[inside], len(total_N))
+        return np.asarray((total_N - lost_N).clamp(min=0).to(torch.float32).cpu().numpy())
+
+    return (
+        without(part.background.total_BN[row], part.sums[row]),
+        without(cells.exposure_N, cells.exposure_HW),
+    )
 
 
 def _resolve(given: weights.Weights | Path | str | None) -> weights.Weights:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from hitfinder.models import _cells
 from hitfinder.models.frontend import CELL_PX, CellTables, flat_nonzero
 
 SCALES_PX = (1, 4, 8, 16)
@@ -59,6 +61,16 @@ def neg_log10_tail(n: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     Stable for means from 1e-6 to 1e5: the leading term times Kummer's function, whose
     continued fraction (NIST DLMF 13.5.1 with a = 1) converges where n > mean.
     """
+    if n.device.type != "cpu":
+        return neg_log10_tail_torch(n, mean)
+    tails = np.empty(n.numel(), np.float32)
+    n64, mean64 = (t.to(torch.float64).contiguous().numpy() for t in (n, mean))
+    _cells.neg_log10_tails(n64, mean64, tails)
+    return torch.from_numpy(tails).view(n.shape)
+
+
+def neg_log10_tail_torch(n: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Return what `neg_log10_tail` does, on any device: the definition."""
     mean = mean.to(torch.float64).clamp(min=1e-12)
     n = n.to(torch.float64)
     above = n > mean
@@ -82,48 +94,100 @@ def scan(
     tables: CellTables,
 ) -> Candidates:
     """Return the strongest candidates of each frame, scale by scale."""
-    maps = _box_maps(sums_BHW, maxima_BHW, mean_BHW, tables)
-    found = [_above(*boxes, scale) for scale, boxes in enumerate(maps)]
-    scale = torch.cat([torch.full_like(part[0], k) for k, part in enumerate(found)])
-    b, i, j, n, mean = (torch.cat(part) for part in zip(*found, strict=True))
-    n_batch, n_scales = len(sums_BHW), len(SCALES_PX)
+    above = above_compiled if sums_BHW.device.type == "cpu" else above_torch
+    scale, b, i, j, n, mean = above(sums_BHW, maxima_BHW, mean_BHW, tables)
+    n_rows = len(sums_BHW) * len(SCALES_PX)
     places = torch.tensor(
         [max(tables.n_valid / (1 if s == 1 else CELL_PX**2), 1.0) for s in SCALES_PX],
         device=n.device,
-    ).log10()[scale]
+    ).log10()
+    evidence = neg_log10_tail(n, mean) - places[scale]
+    frame_scale = b * len(SCALES_PX) + scale
+    # A frame of empty cells around each map, so that no place has neighbours across an edge.
+    height, width = sums_BHW.shape[1] + 2, sums_BHW.shape[2] + 2
+    place = ((scale * len(sums_BHW) + b) * height + i + 1) * width + j + 1
+    top = local_maxima(evidence, place, width, n_rows * height * width)
+    kept, rank = _strongest(evidence, frame_scale, flat_nonzero(top), n_rows)
+    evidence, frame_scale, scale = evidence[kept], frame_scale[kept], scale[kept]
+    b, i, j, n, mean = (column[kept] for column in (b, i, j, n, mean))
     span = torch.tensor([max(s // CELL_PX, 1) for s in SCALES_PX], device=n.device)[scale]
     brightest = _brightest(maxima_BHW, b, i, j, span)
     others = n - brightest
     tamed = others + torch.minimum(brightest, 1 + (others - mean).clamp(min=0))
-    tails = neg_log10_tail(torch.cat((n, tamed)), mean.repeat(2)).view(2, -1) - places
-    rest = torch.where(scale == 0, FLOOR, tails[1])
+    rest = torch.where(scale == 0, FLOOR, neg_log10_tail(tamed, mean) - places[scale])
     middle = (span - 1) / 2
-    columns = (tails[0], rest, i + middle, j + middle, mean)
-    frame_scale = b * n_scales + scale
-    top = _is_local_maximum(tails[0], frame_scale, i, j, n_batch * n_scales, sums_BHW.shape[1:])
-    order = torch.argsort(tails[0][top], descending=True, stable=True)
-    order = top.nonzero().view(-1)[order]
-    order = order[torch.argsort(frame_scale[order], stable=True)]
-    laid = _pad_by_row(frame_scale[order], [c[order] for c in columns], n_batch * n_scales)
-    return Candidates(*(c.view(n_batch, n_scales, -1) for c in laid))
+    laid = []
+    for empty, column in (
+        (FLOOR, evidence),
+        (FLOOR, rest),
+        (0.0, i + middle),
+        (0.0, j + middle),
+        (0.0, mean),
+    ):
+        out = torch.full((n_rows, CANDIDATES_PER_SCALE), empty, device=n.device)
+        out[frame_scale, rank] = column.to(torch.float32)
+        laid.append(out.view(len(sums_BHW), len(SCALES_PX), -1))
+    return Candidates(*laid)
 
 
-def _box_maps(
+def above_compiled(
     sums_BHW: torch.Tensor,
     maxima_BHW: torch.Tensor,
     mean_BHW: torch.Tensor,
     tables: CellTables,
-) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
-    """Return photons and expected photons of every box of each scale, at its first cell."""
+) -> tuple[torch.Tensor, ...]:
+    """Do as `above_torch` does, on one core in one pass over the cells."""
+    n_batch, height, width = sums_BHW.shape
+    room = (n_batch, len(SCALES_PX), height * width)
+    # Boxes are few: memory that is never written is never there.
+    at, n, mean = (np.empty(room, dtype) for dtype in (np.int64, np.float32, np.float32))
+    maps = (sums_BHW, maxima_BHW, mean_BHW, tables.exposure_HW)
+    sums, maxima, expected, exposure = (t.contiguous().numpy() for t in maps)
+    found = [
+        _cells.above(
+            sums[b],
+            maxima[b],
+            expected[b],
+            exposure,
+            at[b],
+            n[b],
+            mean[b],
+            (height, width),
+            CUT_SIGMA,
+            CUT_PHOTONS,
+        )
+        for b in range(n_batch)
+    ]
+    rows = [(k, b) for k in range(len(SCALES_PX)) for b in range(n_batch)]
+    scale, frame = (
+        torch.from_numpy(np.repeat(of_row, [found[b][k] for k, b in rows]))
+        for of_row in np.transpose(rows)
+    )
+    at_all, n_all, mean_all = (
+        torch.from_numpy(np.concatenate([a[b, k, : found[b][k]] for k, b in rows]))
+        for a in (at, n, mean)
+    )
+    return scale, frame, at_all // width, at_all % width, n_all, mean_all
+
+
+def above_torch(
+    sums_BHW: torch.Tensor,
+    maxima_BHW: torch.Tensor,
+    mean_BHW: torch.Tensor,
+    tables: CellTables,
+) -> tuple[torch.Tensor, ...]:
+    """Return the boxes worth an exact tail, by scale, frame and place: the definition.
+
+    Returns:
+        scale, frame, row, column, int64; photons and expected photons of the box, float32.
+    """
     per_px = mean_BHW / tables.exposure_HW.clamp(min=1)
     two, two_mean = _double(sums_BHW, 1), _double(mean_BHW, 1)
     four, four_mean = _double(two, 2), _double(two_mean, 2)
-    return (
-        (maxima_BHW, per_px),
-        (sums_BHW, mean_BHW),
-        (two, two_mean),
-        (four, four_mean),
-    )
+    maps = ((maxima_BHW, per_px), (sums_BHW, mean_BHW), (two, two_mean), (four, four_mean))
+    found = [_above(*boxes, scale) for scale, boxes in enumerate(maps)]
+    scale = torch.cat([torch.full_like(part[0], k) for k, part in enumerate(found)])
+    return scale, *(torch.cat(part) for part in zip(*found, strict=True))
 
 
 def _double(cells: torch.Tensor, step: int) -> torch.Tensor:
@@ -142,25 +206,35 @@ def _above(n_BHW: torch.Tensor, mean_BHW: torch.Tensor, scale: int) -> tuple[tor
     return b, at // width, at % width, n, mean
 
 
-def _is_local_maximum(
-    evidence: torch.Tensor,
-    row: torch.Tensor,
-    i: torch.Tensor,
-    j: torch.Tensor,
-    n_rows: int,
-    shape: torch.Size,
+def local_maxima(
+    evidence: torch.Tensor, place: torch.Tensor, width: int, n_places: int
 ) -> torch.Tensor:
     """Return True where no neighbouring box of the same frame and scale has more evidence.
 
     Without it a few strong spots, each with a hundred boxes, would fill the candidates' table.
+
+    Args:
+        evidence: of each box.
+        place: int64, rising; neighbours are 1, or `width` and up to 1, apart.
+        width: places from one row to the next.
+        n_places: more than any place.
     """
-    width = shape[1] + 2
-    at = (row * (shape[0] + 2) + i + 1) * width + j + 1
-    dense = torch.full((n_rows * (shape[0] + 2) * width,), 2 * FLOOR, device=evidence.device)
-    dense[at] = evidence
-    before = torch.tensor([-width - 1, -width, -width + 1, -1], device=at.device)
+    if evidence.device.type != "cpu":
+        return local_maxima_torch(evidence, place, width, n_places)
+    kept = np.empty(len(evidence), np.bool_)
+    _cells.keep_maxima(evidence.numpy(), place.numpy(), kept, width)
+    return torch.from_numpy(kept)
+
+
+def local_maxima_torch(
+    evidence: torch.Tensor, place: torch.Tensor, width: int, n_places: int
+) -> torch.Tensor:
+    """Return what `local_maxima` does, on any device: the definition."""
+    dense = torch.full((n_places,), 2 * FLOOR, device=evidence.device)
+    dense[place] = evidence
+    before = torch.tensor([-width - 1, -width, -width + 1, -1], device=place.device)
     # Of equals the first stays.
-    earlier, later = dense[at[:, None] + before], dense[at[:, None] - before]
+    earlier, later = dense[place[:, None] + before], dense[place[:, None] - before]
     return ((evidence[:, None] > earlier) & (evidence[:, None] >= later)).all(1)
 
 
@@ -178,21 +252,17 @@ def _brightest(
     return maxima_BHW[b[:, None, None], rows[:, :, None], columns[:, None, :]].amax((1, 2))
 
 
-def _pad_by_row(
-    b: torch.Tensor, columns: list[torch.Tensor], n_batch: int
-) -> tuple[torch.Tensor, ...]:
-    """Lay candidates out as (rows, K), the first K of each row."""
-    per_row = torch.bincount(b, minlength=n_batch)
+def _strongest(
+    evidence: torch.Tensor, row: torch.Tensor, among: torch.Tensor, n_rows: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the candidates to keep of each row, strongest first, and their rank in it."""
+    order = among[torch.argsort(evidence[among], descending=True, stable=True)]
+    order = order[torch.argsort(row[order], stable=True)]
+    per_row = torch.bincount(row[order], minlength=n_rows)
     start = functional.pad(per_row.cumsum(0), (1, 0))[:-1]
-    rank = torch.arange(len(b), device=b.device) - start[b]
+    rank = torch.arange(len(order), device=order.device) - start[row[order]]
     keep = rank < CANDIDATES_PER_SCALE
-    laid = []
-    for position, column in enumerate(columns):
-        empty = FLOOR if position < 2 else 0.0
-        out = torch.full((n_batch, CANDIDATES_PER_SCALE), empty, device=b.device)
-        out[b[keep], rank[keep]] = column[keep].to(torch.float32)
-        laid.append(out)
-    return tuple(laid)
+    return order[keep], rank[keep]
 
 
 def suppress(
@@ -209,6 +279,22 @@ def suppress(
         fs_BK: centre, cells.
         size_BK: box edge, cells.
     """
+    if evidence_BK.device.type != "cpu":
+        return suppress_torch(evidence_BK, ss_BK, fs_BK, size_BK)
+    kept = np.empty(evidence_BK.shape, np.bool_)
+    ss, fs, size = (t.contiguous().numpy() for t in (ss_BK, fs_BK, size_BK))
+    for b, row in enumerate(kept):
+        _cells.hide_overlapped(ss[b], fs[b], size[b], row)
+    return torch.from_numpy(kept) & (evidence_BK > FLOOR)
+
+
+def suppress_torch(
+    evidence_BK: torch.Tensor,
+    ss_BK: torch.Tensor,
+    fs_BK: torch.Tensor,
+    size_BK: torch.Tensor,
+) -> torch.Tensor:
+    """Return what `suppress` does, on any device: the definition."""
     apart = torch.maximum(
         (ss_BK[:, :, None] - ss_BK[:, None, :]).abs(),
         (fs_BK[:, :, None] - fs_BK[:, None, :]).abs(),
