@@ -10,6 +10,7 @@ import platform
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from hitfinder import HitfinderError, __version__
@@ -59,12 +60,13 @@ def _python(config: Config) -> Iterator[Answer]:
 
 
 def _kernels(config: Config) -> Iterator[Answer]:
-    try:
-        from hitfinder.stream import _kernels as compiled
-    except ImportError as error:
-        yield Answer(False, f"kernels: {error}; a C compiler and `pip install -e .` make them")
-        return
-    yield Answer(True, f"kernels: compiled, {Path(compiled.__file__ or '').name}")
+    for module in ("hitfinder.stream._kernels", "hitfinder.models._cells"):
+        try:
+            compiled = import_module(module)
+        except ImportError as error:
+            yield Answer(False, f"kernels: {error}; a C compiler and `pip install -e .` make them")
+            continue
+        yield Answer(True, f"kernels: compiled, {Path(compiled.__file__ or '').name}")
 
 
 def _torch(config: Config) -> Iterator[Answer]:
