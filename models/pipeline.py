@@ -23,12 +23,12 @@ from hitfinder.models.frontend import (
     Pooled,
     cell_tables,
     pool_frame,
-    stack_maps,
 )
 from hitfinder.models.gate import GateMode, Places, features, merge, sigmoid
 from hitfinder.models.geometry import Geometry
 from hitfinder.models.judgement import Judgement
 from hitfinder.models.spots import MAX_PEAKS, Spots, locate, no_spots
+from hitfinder.models.uploads import Uploader
 
 __all__ = ["Evidence", "Image", "Judgement", "Pipeline", "SeriesContext", "gather_evidence"]
 
@@ -37,8 +37,8 @@ FEW_SATURATED = 64
 """Up to this many overflowed pixels the exposure of their cells is not worth correcting."""
 MIN_EVIDENCE = 1.0
 """Positions are given for places that chance makes in less than one frame of ten, per scale."""
-CUDA_BATCH = 16
-"""Frames judged together on a GPU; a CPU gains nothing from batches."""
+CUDA_BATCH = 4
+"""Frames judged together on a GPU, while the next are copied; a CPU gains nothing from batches."""
 
 
 class SeriesContext:
@@ -84,12 +84,13 @@ class Evidence:
     features: torch.Tensor
 
 
-def gather_evidence(pooled: Sequence[Pooled], cells: CellTables, device: str = "cpu") -> Evidence:
+def gather_evidence(
+    sums_BHW: torch.Tensor, maxima_BHW: torch.Tensor, cells: CellTables
+) -> Evidence:
     """Estimate backgrounds and scan; the part of the pipeline that training shares."""
-    sums, maxima = stack_maps(pooled, device)
-    expected = background.estimate(sums, cells)
-    found = scan.scan(sums, maxima, expected.mean_BHW, cells)
-    return Evidence(sums, expected, found, features(found))
+    expected = background.estimate(sums_BHW, cells)
+    found = scan.scan(sums_BHW, maxima_BHW, expected.mean_BHW, cells)
+    return Evidence(sums_BHW, expected, found, features(found))
 
 
 class Pipeline:
@@ -125,6 +126,7 @@ class Pipeline:
             threshold = self.weights.calibration.threshold(self.mode, max_false_positive_rate)
         self.threshold = float(threshold)
         self._net = self.weights.net.to(device)
+        self._uploader = Uploader(device)
 
     def begin(self, geometry: Geometry, valid: NDArray[np.bool_]) -> SeriesContext:
         """Prepare a series: takes a few tenths of a second for 4 million pixels.
@@ -161,9 +163,11 @@ class Pipeline:
             pooled = [pool_frame(image, context.valid_YX) for image in images]
         _check_maps(pooled, len(images), context)
         judged: list[Judgement] = []
-        for batch, cells in self._batches(images, pooled, context):
-            with torch.inference_mode():
-                part = gather_evidence([pooled[k] for k in batch], cells, self.device)
+        batches = list(self._batches(images, pooled, context))
+        with torch.inference_mode():
+            maps = self._uploader.ahead([pooled[k] for k in batch] for batch, _ in batches)
+            for (batch, cells), (sums_BHW, maxima_BHW) in zip(batches, maps, strict=True):
+                part = gather_evidence(sums_BHW, maxima_BHW, cells)
                 logits = self._net(part.features).cpu().numpy()
                 for row, k in enumerate(batch):
                     judged.append(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hitfinder.models.frontend import CELL_PX, Pooled, cell_tables
+from hitfinder.models.frontend import CELL_PX, Pooled, cell_tables, stack_maps
 from hitfinder.models.gate import merge, spot_terms
 from hitfinder.models.geometry import Geometry
 from hitfinder.models.pipeline import gather_evidence
@@ -183,7 +183,7 @@ class TrainingFrames:
         maxima = np.empty_like(sums)
         pooled = Pooled(sums, maxima, *pool4(image, self._valid, sums, maxima))
         with torch.inference_mode():
-            evidence = gather_evidence([pooled], self._cells)
+            evidence = gather_evidence(*stack_maps([pooled], "cpu"), self._cells)
             places = merge(evidence.candidates, PLACES_PER_FRAME)
         columns = (places.evidence, places.rest, places.mean, places.ss, places.fs)
         strength, rest, mean, ss, fs = (c[0].numpy() for c in columns)
