@@ -76,12 +76,6 @@ def unknown_value(column: str) -> float | int | bytes:
     return _UNKNOWN[ROW[column].kind]
 
 
-def unknown_rows(n: int) -> NDArray[np.void]:
-    """Return `n` rows in which nothing is known, dtype `ROW`."""
-    one = np.array([tuple(unknown_value(c) for c in COLUMNS)], ROW)
-    return np.repeat(one, n)
-
-
 def _plain(column: str, value: Any) -> float | int | bytes:
     """Return one value as its column can hold it: text cut to width, absurd numbers unknown."""
     dtype = ROW[column]

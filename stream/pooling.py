@@ -56,11 +56,3 @@ def pool4(
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(f"{name} {array.shape} of {array.dtype}; expected {shape} of {dtype}")
     return _kernels.pool4(image, valid, sums, maxima, n_ss, n_fs, image.itemsize)
-
-
-def valid_counts4(valid: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return how many pixels of each 4 x 4 field are used: shape `pooled_shape`, 0 to 16."""
-    rows, columns = (np.arange(0, n, POOL) for n in valid.shape)
-    used = (valid != 0).astype(np.uint8)
-    down = np.add.reduceat(used, rows, axis=0, dtype=np.uint8)
-    return np.add.reduceat(down, columns, axis=1, dtype=np.uint8)

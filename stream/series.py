@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.stream.messages import MAX_FRAMES, SeriesEnd, SeriesStart
-from hitfinder.stream.ring import MAX_SERIES, Ring, Seen
+from hitfinder.stream.ring import Ring, Seen
 
 # The end message may overtake the last images when several sockets read one detector; and
 # without a header nobody knows how many to wait for (protocol note, section 5).
@@ -263,6 +263,3 @@ class SeriesTable:
         e = self.entries
         e["reason"][entry], e["t_ended_ns"][entry] = reason, now_ns
         e["ended"][entry] = 1
-
-
-__all__ = ["MAX_SERIES", "Admission", "SeriesTable"]

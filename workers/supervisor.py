@@ -109,7 +109,7 @@ class Supervisor:
         except ConfigError:
             shutil.rmtree(self.runtime)
             raise
-        self._status_at_s, self._n_at_status = 0.0, 0
+        self._status_at_s = 0.0
         self.started_s = time.monotonic()
 
     def __enter__(self) -> Self:

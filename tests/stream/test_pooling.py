@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hitfinder.stream.pooling import pool4, pooled_shape, valid_counts4
+from hitfinder.stream.pooling import pool4, pooled_shape
 
 DTYPES = ("uint8", "uint16", "uint32")
 Maps = tuple[NDArray[np.uint32], NDArray[np.uint32], int, int]
@@ -89,15 +89,6 @@ def test_nothing_outside_the_maps_is_written() -> None:
     assert (memory[:16] == 5).all()
     assert (memory[-16:] == 5).all()
     assert int(maps.sum()) == image.size
-
-
-def test_valid_counts_are_the_sums_of_an_image_of_ones() -> None:
-    rng = np.random.default_rng(2)
-    for shape in ((1, 1), (4, 8), (9, 11), (30, 33)):
-        valid = (rng.random(shape) < 0.7).astype(np.uint8)
-        counts = valid_counts4(valid)
-        assert counts.dtype == np.uint8
-        np.testing.assert_array_equal(counts, pooled(np.ones(shape, np.uint16), valid)[0])
 
 
 @pytest.mark.parametrize("wrong", ["image", "valid", "sums", "maxima", "dtype", "strided"])
