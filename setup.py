@@ -23,5 +23,10 @@ setup(
                 "-fno-trapping-math",
             ],
         ),
+        Extension(
+            "hitfinder.models._places",
+            sources=["models/_places.c"],
+            extra_compile_args=[*FLAGS, "-fno-math-errno", "-fno-trapping-math"],
+        ),
     ]
 )

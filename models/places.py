@@ -1,14 +1,31 @@
 """Places worth a look, at full resolution: how much better a spot explains the pixels there.
 
 One rule: a place's worth is a likelihood ratio, natural logarithm: Poisson counts of background
-plus a Gaussian spot against background alone, for a few widths, averaged over intensities and
-divided by the number of places that chance could have chosen.
+plus a Gaussian spot against background alone, averaged over intensities, for a few widths, less
+the logarithm of the number of places that chance could choose from. The scan (`scan`) says where
+to look; what it sees in cells of 4 x 4 pixels is settled here photon by photon.
+
+Suffixes: B batch, K places, F features of a place.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hitfinder.models import _places
+from hitfinder.models.frontend import CELL_PX
+from hitfinder.models.scan import FLOOR, SCALES_PX, Candidates, suppress
+
 PLACES = 48
 """Strongest places of a frame that are looked at."""
+CONSIDERED = 128
 WIDTHS_PX = (0.35, 1.0, 1.8, 2.8, 4.2)
 """Gaussian sigma of the spots looked for."""
 N_WIDTHS = len(WIDTHS_PX)
@@ -24,3 +41,233 @@ FEATURES = (
 """What is said of a place, in this order; all float32, all 0 where there is no place."""
 N_FEATURES = len(FEATURES)
 ABSENT = 0.0
+MAX_RATIO = 60.0
+"""A likelihood ratio of e^60 settles any frame; more is not told apart."""
+INTENSITIES = (2.0, 3.2, 5.0, 8.0, 13.0, 22.0, 50.0, 200.0)
+"""Photons of the spots looked for, roughly even in the logarithm."""
+PRIOR = (0.24, 0.2, 0.16, 0.13, 0.1, 0.08, 0.05, 0.04)
+"""Their shares: weak spots are more."""
+REACH_SIGMA, MAX_REACH_PX = 3.0, 14
+STEPS_PER_OCTAVE, LOWEST_OCTAVE, N_OCTAVES = 16, -20, 30
+"""Background per pixel of the table: 1e-6 to 1e3 photons in steps of 4 %."""
+SAME_SPOT_PX = 3.0
+"""Places this near are one, even of the sharpest spots."""
+BLUR2_PX2 = 1 / 6
+"""Variance that a pixel's size and a centre between pixels add."""
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """The places of one frame, float32, strongest likelihood ratio first.
+
+    Attributes:
+        features: (n, F), see `FEATURES`.
+        ss: (n,) centre in pixels, to the pixel.
+        fs: (n,) centre in pixels.
+        sigma_px: (n,) width that explains most.
+    """
+
+    features: Float
+    ss: Float
+    fs: Float
+    sigma_px: Float
+
+    def __len__(self) -> int:
+        return len(self.ss)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """What a photon at a squared distance says for a spot, by background, width and intensity.
+
+    Attributes:
+        gain: float32 (backgrounds, rows, intensities), log(1 + intensity share / background).
+        share: float32 (rows,), share of a spot's photons in one pixel at that distance.
+        first: int32 (widths,), row of distance 0; rows go by squared distance in pixels.
+        reach: int32 (widths,), pixels.
+    """
+
+    gain: Float
+    share: Float
+    first: NDArray[np.int32]
+    reach: NDArray[np.int32]
+
+
+@lru_cache(maxsize=1)
+def ratio_table() -> Table:
+    """Return the table, made once a process: 6 MB."""
+    shares, first, reach = [], [], []
+    for sigma in WIDTHS_PX:
+        wide = math.sqrt(sigma**2 + BLUR2_PX2)
+        far = min(math.ceil(REACH_SIGMA * wide), MAX_REACH_PX)
+        span = np.arange(-far, far + 1)
+        d2 = np.square(span)[:, None] + np.square(span)
+        total = np.exp(-d2[d2 <= far**2] / (2 * wide**2)).sum()
+        first.append(sum(len(s) for s in shares))
+        reach.append(far)
+        shares.append(np.exp(-np.arange(far**2 + 1) / (2 * wide**2)) / total)
+    share = np.concatenate(shares)
+    octaves = LOWEST_OCTAVE + np.arange(N_OCTAVES * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE
+    ratio = share[:, None] * np.array(INTENSITIES) / np.exp2(octaves)[:, None, None]
+    return Table(
+        np.log1p(ratio).astype(np.float32),
+        share.astype(np.float32),
+        np.array(first, np.int32),
+        np.array(reach, np.int32),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Merged:
+    """Boxes of all scales that no stronger one hides, (B, K) each, by falling evidence.
+
+    Columns as in `Candidates`; `size` is the box's edge in cells. Hidden and empty ones hold
+    `FLOOR` evidence.
+    """
+
+    evidence: torch.Tensor
+    rest: torch.Tensor
+    ss: torch.Tensor
+    fs: torch.Tensor
+    mean: torch.Tensor
+    size: torch.Tensor
+
+    def columns(self) -> tuple[torch.Tensor, ...]:
+        """Return all columns in the order of the fields."""
+        return self.evidence, self.rest, self.ss, self.fs, self.mean, self.size
+
+
+def merge(candidates: Candidates, n_keep: int) -> Merged:
+    """Join the scales of each frame: the strongest box at a place hides those that overlap it."""
+    edges = [float(max(s // CELL_PX, 1)) for s in SCALES_PX]
+    edge = torch.tensor(edges, device=candidates.ss.device)[None, :, None]
+    size = edge.expand(candidates.evidence.shape)
+    columns = (*candidates.columns(), size)
+    order = torch.argsort(candidates.evidence.flatten(1), dim=1, descending=True, stable=True)
+    order = order[:, :n_keep]
+    evidence, rest, ss, fs, mean, size = (c.flatten(1).gather(1, order) for c in columns)
+    hidden = ~suppress(evidence, ss, fs, size)
+    return Merged(
+        evidence.masked_fill(hidden, FLOOR), rest.masked_fill(hidden, FLOOR), ss, fs, mean, size
+    )
+
+
+def background_per_px(
+    merged: Merged, mean_BHW: torch.Tensor, exposure_HW: torch.Tensor
+) -> torch.Tensor:
+    """Return expected photons a pixel at each box: mean over its cells that count, (B, K)."""
+    far = max(SCALES_PX) // CELL_PX
+    step = torch.arange(far, device=mean_BHW.device)
+    inside = torch.minimum(step, (merged.size[..., None] - 1).to(torch.int64))
+    first = [(c - (merged.size - 1) / 2).to(torch.int64)[..., None] for c in (merged.ss, merged.fs)]
+    row = (first[0] + inside).clamp(0, exposure_HW.shape[0] - 1)[..., :, None]
+    column = (first[1] + inside).clamp(0, exposure_HW.shape[1] - 1)[..., None, :]
+    frame = torch.arange(len(mean_BHW), device=mean_BHW.device)[:, None, None, None]
+    seen = exposure_HW[row, column].sum((2, 3)).clamp(min=1)
+    return mean_BHW[frame, row, column].sum((2, 3)) / seen
+
+
+def look_closer(
+    image: NDArray[np.unsignedinteger],
+    valid: NDArray[np.bool_],
+    boxes: Sequence[Float],
+    per_px: Float,
+    beam_center_px: tuple[float, float],
+    trust_bright_pixels: bool = True,
+) -> Places:
+    """Look at the best boxes of one frame in its pixels.
+
+    Args:
+        image: (ss, fs) uint8, uint16 or uint32, photons; the type's largest value is no count.
+        valid: bool (ss, fs).
+        boxes: columns of `Merged` for this frame, (K,) each.
+        per_px: (K,) background at each box, photons a pixel.
+        beam_center_px: (fs, ss) pixel index.
+        trust_bright_pixels: False lets no pixel count more than its neighbours vouch for.
+    """
+    seen = np.flatnonzero(boxes[0] > FLOOR)[:PLACES]
+    evidence, rest, ss, fs, _, size = (column[seen] for column in boxes)
+    background = np.maximum(per_px[seen], 1e-6).astype(np.float32)
+    ratio, found = log_ratios(image, valid, ss, fs, size, background, trust_bright_pixels)
+    ratio -= np.log(np.maximum(valid.size / np.maximum(1.0, 4 * np.square(WIDTHS_PX)), 1.0))
+    best = ratio.max(axis=1)
+    order = _distinct(found, best)
+    radius = np.hypot(found[:, 1] - beam_center_px[0], found[:, 0] - beam_center_px[1])
+    columns = (
+        np.ones(len(seen)),
+        *np.clip(ratio, -MAX_RATIO, MAX_RATIO).T,
+        np.clip(evidence, FLOOR, MAX_RATIO),
+        np.clip(rest, FLOOR, MAX_RATIO),
+        np.log10(background),
+        radius / 1000,
+        np.log10(found[:, 3]),
+    )
+    features = np.stack(columns, axis=1).astype(np.float32)[order]
+    sigma = np.array(WIDTHS_PX, np.float32)[found[order, 2].astype(np.int64)]
+    return Places(features, found[order, 0], found[order, 1], sigma)
+
+
+def log_ratios(
+    image: NDArray[np.unsignedinteger],
+    valid: NDArray[np.bool_],
+    ss: Float,
+    fs: Float,
+    size: Float,
+    background: Float,
+    trust_bright_pixels: bool,
+) -> tuple[Float, Float]:
+    """Climb to the best spot of each width near each box.
+
+    Args:
+        image: as in `look_closer`.
+        valid: as in `look_closer`.
+        ss: (K,) centre of the box in cells.
+        fs: (K,) centre of the box in cells.
+        size: (K,) edge in cells.
+        background: (K,) photons a pixel.
+        trust_bright_pixels: as in `look_closer`.
+
+    Returns:
+        float32 (K, widths) log likelihood ratio averaged over intensities; float32 (K, 4): ss and
+        fs in pixels, index of the width and photons of the spot that explains most.
+    """
+    table = ratio_table()
+    middle = (CELL_PX - 1) / 2
+    start = np.rint(np.stack((ss, fs), axis=1) * CELL_PX + middle).astype(np.int32)
+    level = np.rint((np.log2(background) - LOWEST_OCTAVE) * STEPS_PER_OCTAVE)
+    level = np.clip(level, 0, len(table.gain) - 1).astype(np.int32)
+    ratio = np.empty((len(ss), N_WIDTHS), np.float32)
+    found = np.empty((len(ss), 4), np.float32)
+    _places.log_ratios(
+        image,
+        valid.view(np.uint8),
+        (image.shape[0], image.shape[1]),
+        image.itemsize,
+        start,
+        np.ceil(size * CELL_PX / 2).astype(np.int32),
+        level,
+        background,
+        not trust_bright_pixels,
+        table.gain,
+        table.share,
+        np.array(INTENSITIES, np.float32),
+        np.log(np.array(PRIOR, np.float32)),
+        table.first,
+        table.reach,
+        ratio,
+        found,
+    )
+    return ratio, found
+
+
+def _distinct(found: Float, best: Float) -> NDArray[np.intp]:
+    """Return the places by falling worth, without those that repeat a better one."""
+    order = np.argsort(-best, kind="stable")
+    at = found[order, :2]
+    sigma = np.array(WIDTHS_PX)[found[order, 2].astype(np.int64)]
+    apart = np.abs(at[:, None] - at).max(axis=2)
+    reach = np.maximum(2 * np.maximum(sigma[:, None], sigma), SAME_SPOT_PX)
+    repeats = np.tril(apart <= reach, -1).any(axis=1)
+    return order[~repeats]
