@@ -6,10 +6,12 @@ Shipped patterns fix size, band, energy, length and pixel; the generator takes a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from hitfinder.sim.nuisances import Nuisances, Span
+from hitfinder.sim.patterns import Pattern
 from hitfinder.sim.physics import PULSE_PHOTONS, Detector, SimulationError, data_sets
 
 SHIPPED_CRYSTAL_UM = 10.0
@@ -35,7 +37,8 @@ class FrameSettings:
         nuisances: streak, rings and stray spots; None for plain water.
         n_hot_pixels: hot pixels, at fixed places for a seed.
         hot_photons: mean counts of a hot pixel, each drawn once evenly in the logarithm.
-        patterns: "shipped" (8 orientations a set) or "generator" (a new one every hit).
+        patterns: "shipped" (8 orientations a set, or the source's `pattern_sets`) or "generator"
+            (a new one every hit).
         vary: also show shipped patterns mirrored and turned by 180 degrees.
         dtype: pixel type.
     """
@@ -59,12 +62,16 @@ class FrameSettings:
     dtype: Literal["uint8", "uint16", "uint32"] = "uint16"
 
 
-def check_settings(settings: FrameSettings, detector: Detector) -> None:
+def check_settings(
+    settings: FrameSettings,
+    detector: Detector,
+    pattern_sets: Mapping[str, Sequence[Pattern]] | None = None,
+) -> None:
     """Refuse settings that no frame can have.
 
     Raises:
-        SimulationError: unknown data sets, a hit fraction outside 0 to 1, or shipped patterns
-            with what they were not made for.
+        SimulationError: unknown data sets, a hit fraction outside 0 to 1, shipped patterns with
+            what they were not made for, or pattern sets without a data set that is asked for.
     """
     unknown = [name for name in settings.datasets if name not in data_sets()]
     if unknown or not settings.datasets:
@@ -75,6 +82,19 @@ def check_settings(settings: FrameSettings, detector: Detector) -> None:
         raise SimulationError(f"hit fraction {settings.hit_fraction}; expected 0 to 1")
     if settings.patterns == "shipped":
         _check_shipped(settings, detector)
+    if pattern_sets is not None:
+        _check_sets(settings, pattern_sets)
+
+
+def _check_sets(settings: FrameSettings, pattern_sets: Mapping[str, Sequence[Pattern]]) -> None:
+    """Refuse pattern sets that are not used, or that leave a data set without patterns."""
+    if settings.patterns != "shipped":
+        raise SimulationError('pattern sets are given, but patterns="generator" makes its own')
+    for name in settings.datasets:
+        if not pattern_sets.get(name):
+            raise SimulationError(
+                f"no patterns for data set {name}; the sets given are {', '.join(pattern_sets)}"
+            )
 
 
 def _check_shipped(settings: FrameSettings, detector: Detector) -> None:

@@ -7,7 +7,7 @@ and no other pixel reaches it. Numbers and model: `physics.py`, `patterns.py`, `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,6 +139,8 @@ class FrameSource:
         seed: the same seed gives the same frames.
         detector: the array; by default the EIGER2 4M.
         crystals: what the generator shoots, one drawn evenly for each hit; by default 1IC6.
+        pattern_sets: data set -> patterns to show instead of the shipped ones, expected photons
+            at 3e8 a pulse on 75 um pixels (`patterns="shipped"` only).
 
     Raises:
         SimulationError: settings that contradict each other or name no data set.
@@ -150,11 +152,12 @@ class FrameSource:
         seed: int = 0,
         detector: Detector | None = None,
         crystals: tuple[Crystal, ...] = (),
+        pattern_sets: Mapping[str, Sequence[Pattern]] | None = None,
     ) -> None:
         self.settings = settings or FrameSettings()
         self.seed = seed
         self.detector = detector or Detector()
-        check_settings(self.settings, self.detector)
+        check_settings(self.settings, self.detector, pattern_sets)
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
         n_hot = self.settings.n_hot_pixels
         active = np.flatnonzero(~self.detector.gap_mask)
@@ -165,7 +168,7 @@ class FrameSource:
         self._crystals = crystals
         if self.settings.patterns == "generator" and not crystals:
             self._crystals = (read_crystal(),)
-        self._shipped_sets: dict[str, tuple[Pattern, ...]] = {}
+        self._pattern_sets: dict[str, Sequence[Pattern]] = dict(pattern_sets or {})
         self._widened: dict[tuple[str, int, float], Pattern] = {}
 
     def __iter__(self) -> Iterator[Exposure]:
@@ -292,9 +295,9 @@ class FrameSource:
     def _shipped(self, rng: np.random.Generator, scene: _Scene, divergence_mrad: float) -> Pattern:
         """Choose one shipped pattern, as wide as asked for, on this detector, at 3e8 photons."""
         name = scene.setting.name
-        if name not in self._shipped_sets:
-            self._shipped_sets[name] = shipped_patterns(name)
-        patterns = self._shipped_sets[name]
+        if name not in self._pattern_sets:
+            self._pattern_sets[name] = shipped_patterns(name)
+        patterns = self._pattern_sets[name]
         chosen = int(rng.integers(len(patterns)))
         turned = rng.random(2) < 0.5
         flip = (bool(turned[0]), bool(turned[1])) if self.settings.vary else (False, False)

@@ -17,7 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.special import erf
 
-from hitfinder.sim.physics import Detector, SimulationError, data_sets
+from hitfinder.sim.physics import DataSet, Detector, SimulationError, data_sets
 
 # Two reflections are one spot where pixels this bright (photons at 3e8) join them.
 LINK_PHOTONS = 0.05
@@ -185,14 +185,29 @@ def shipped_patterns(dataset: str) -> tuple[Pattern, ...]:
     with stored.open("rb") as file, np.load(file) as arrays:
         index, photons = arrays[f"index_{dataset}"], arrays[f"photons_{dataset}"]
         starts = arrays[f"indptr_{dataset}"]
-    patterns = []
-    for begin, end in zip(starts[:-1], starts[1:], strict=True):
-        pixels, expected = index[begin:end], photons[begin:end]
-        spots = find_spots(detector.shape, pixels, expected)
-        d_A = detector.d_A(spots.fs, spots.ss, setting.clen_m, setting.photon_energy_eV)
-        spots = replace(spots, d_A=d_A.astype(np.float32))
-        patterns.append(Pattern(detector.shape, pixels, expected, spots))
-    return tuple(patterns)
+    return tuple(
+        named_pattern(detector, setting, index[begin:end], photons[begin:end])
+        for begin, end in zip(starts[:-1], starts[1:], strict=True)
+    )
+
+
+def named_pattern(
+    detector: Detector,
+    setting: DataSet,
+    index: NDArray[np.int32],
+    photons: NDArray[np.float32],
+) -> Pattern:
+    """Return a pattern of a data set from its pixels, spots found and their resolution named.
+
+    Args:
+        detector: the array that the pixels lie on.
+        setting: camera length and photon energy.
+        index: int32, flat pixels, ascending, each once.
+        photons: float32, expected photons of each.
+    """
+    spots = find_spots(detector.shape, index, photons)
+    d_A = detector.d_A(spots.fs, spots.ss, setting.clen_m, setting.photon_energy_eV)
+    return Pattern(detector.shape, index, photons, replace(spots, d_A=d_A.astype(np.float32)))
 
 
 def spot_sigma_px(divergence_mrad: float, clen_m: float, pixel_size_m: float = 75e-6) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hitfinder.sim.frames import FrameSettings, FrameSource, Nuisances
+from hitfinder.sim.patterns import Pattern, find_spots
 from hitfinder.sim.physics import Detector, SimulationError, water_mean
 from hitfinder.sim.reflections import Crystal, read_crystal
 
@@ -224,3 +225,24 @@ def test_settings_that_no_frame_can_have_are_refused(settings: FrameSettings, wo
 def test_shipped_patterns_are_refused_for_other_pixels() -> None:
     with pytest.raises(SimulationError, match="75 um"):
         FrameSource(FrameSettings(), detector=COARSE)
+
+
+def one_spot(row: int, col: int, photons: float) -> Pattern:
+    shape = Detector().shape
+    index, expected = np.array([row * shape[1] + col], np.int32), np.array([photons], np.float32)
+    return Pattern(shape, index, expected, find_spots(shape, index, expected))
+
+
+def test_patterns_of_ones_own_are_shown_instead_of_the_shipped_ones() -> None:
+    settings = FrameSettings(datasets=("02", "08"), hit_fraction=1.0, strength=0.5)
+    sets = {"02": (one_spot(100, 200, 6e4),), "08": (one_spot(300, 700, 6e4),)}
+    source = FrameSource(settings, 1, pattern_sets=sets)
+    for frame in range(4):
+        exposure = source.draw(frame)
+        row, col = (100, 200) if exposure.dataset == "02" else (300, 700)
+        assert exposure.image[row, col] == pytest.approx(3e4, rel=0.03)
+        assert (exposure.spots.ss.tolist(), exposure.spots.fs.tolist()) == ([row], [col])
+    with pytest.raises(SimulationError, match="data set 03"):
+        FrameSource(replace(settings, datasets=("03",)), pattern_sets=sets)
+    with pytest.raises(SimulationError, match="makes its own"):
+        FrameSource(replace(settings, patterns="generator"), pattern_sets=sets)
