@@ -41,6 +41,7 @@ FEATURES = (
 """What is said of a place, in this order; all float32, all 0 where there is no place."""
 N_FEATURES = len(FEATURES)
 ABSENT = 0.0
+LOWEST_BACKGROUND = 1e-6
 MAX_RATIO = 60.0
 """A likelihood ratio of e^60 settles any frame; more is not told apart."""
 INTENSITIES = (2.0, 3.2, 5.0, 8.0, 13.0, 22.0, 50.0, 200.0)
@@ -120,11 +121,11 @@ def ratio_table() -> Table:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Merged:
+class Boxes:
     """Boxes of all scales that no stronger one hides, (B, K) each, by falling evidence.
 
-    Columns as in `Candidates`; `size` is the box's edge in cells. Hidden and empty ones hold
-    `FLOOR` evidence.
+    Columns as in `Candidates`; `edge_px` is 1 for a single pixel of a cell. Hidden and empty ones
+    hold `FLOOR` evidence.
     """
 
     evidence: torch.Tensor
@@ -132,48 +133,36 @@ class Merged:
     ss: torch.Tensor
     fs: torch.Tensor
     mean: torch.Tensor
-    size: torch.Tensor
+    edge_px: torch.Tensor
 
     def columns(self) -> tuple[torch.Tensor, ...]:
         """Return all columns in the order of the fields."""
-        return self.evidence, self.rest, self.ss, self.fs, self.mean, self.size
+        return self.evidence, self.rest, self.ss, self.fs, self.mean, self.edge_px
+
+    def of_frame(self, row: int) -> tuple[Float, ...]:
+        """Return the columns of one frame, (K,) each, without hidden and empty ones."""
+        kept = self.evidence[row] > FLOOR
+        return tuple(c[row][kept].cpu().numpy() for c in self.columns())
 
 
-def merge(candidates: Candidates, n_keep: int) -> Merged:
+def merge(candidates: Candidates, n_keep: int = CONSIDERED) -> Boxes:
     """Join the scales of each frame: the strongest box at a place hides those that overlap it."""
-    edges = [float(max(s // CELL_PX, 1)) for s in SCALES_PX]
-    edge = torch.tensor(edges, device=candidates.ss.device)[None, :, None]
-    size = edge.expand(candidates.evidence.shape)
-    columns = (*candidates.columns(), size)
+    scales = torch.tensor(SCALES_PX, dtype=torch.float32, device=candidates.ss.device)
+    edge_px = scales[None, :, None].expand(candidates.evidence.shape)
+    columns = (*candidates.columns(), edge_px)
     order = torch.argsort(candidates.evidence.flatten(1), dim=1, descending=True, stable=True)
     order = order[:, :n_keep]
-    evidence, rest, ss, fs, mean, size = (c.flatten(1).gather(1, order) for c in columns)
-    hidden = ~suppress(evidence, ss, fs, size)
-    return Merged(
-        evidence.masked_fill(hidden, FLOOR), rest.masked_fill(hidden, FLOOR), ss, fs, mean, size
+    evidence, rest, ss, fs, mean, edge_px = (c.flatten(1).gather(1, order) for c in columns)
+    hidden = ~suppress(evidence, ss, fs, (edge_px / CELL_PX).clamp(min=1))
+    return Boxes(
+        evidence.masked_fill(hidden, FLOOR), rest.masked_fill(hidden, FLOOR), ss, fs, mean, edge_px
     )
-
-
-def background_per_px(
-    merged: Merged, mean_BHW: torch.Tensor, exposure_HW: torch.Tensor
-) -> torch.Tensor:
-    """Return expected photons a pixel at each box: mean over its cells that count, (B, K)."""
-    far = max(SCALES_PX) // CELL_PX
-    step = torch.arange(far, device=mean_BHW.device)
-    inside = torch.minimum(step, (merged.size[..., None] - 1).to(torch.int64))
-    first = [(c - (merged.size - 1) / 2).to(torch.int64)[..., None] for c in (merged.ss, merged.fs)]
-    row = (first[0] + inside).clamp(0, exposure_HW.shape[0] - 1)[..., :, None]
-    column = (first[1] + inside).clamp(0, exposure_HW.shape[1] - 1)[..., None, :]
-    frame = torch.arange(len(mean_BHW), device=mean_BHW.device)[:, None, None, None]
-    seen = exposure_HW[row, column].sum((2, 3)).clamp(min=1)
-    return mean_BHW[frame, row, column].sum((2, 3)) / seen
 
 
 def look_closer(
     image: NDArray[np.unsignedinteger],
     valid: NDArray[np.bool_],
     boxes: Sequence[Float],
-    per_px: Float,
     beam_center_px: tuple[float, float],
     trust_bright_pixels: bool = True,
 ) -> Places:
@@ -182,40 +171,36 @@ def look_closer(
     Args:
         image: (ss, fs) uint8, uint16 or uint32, photons; the type's largest value is no count.
         valid: bool (ss, fs).
-        boxes: columns of `Merged` for this frame, (K,) each.
-        per_px: (K,) background at each box, photons a pixel.
+        boxes: `Boxes.of_frame`.
         beam_center_px: (fs, ss) pixel index.
         trust_bright_pixels: False lets no pixel count more than its neighbours vouch for.
     """
-    seen = np.flatnonzero(boxes[0] > FLOOR)[:PLACES]
-    evidence, rest, ss, fs, _, size = (column[seen] for column in boxes)
-    background = np.maximum(per_px[seen], 1e-6).astype(np.float32)
-    ratio, found = log_ratios(image, valid, ss, fs, size, background, trust_bright_pixels)
-    ratio -= np.log(np.maximum(valid.size / np.maximum(1.0, 4 * np.square(WIDTHS_PX)), 1.0))
-    best = ratio.max(axis=1)
-    order = _distinct(found, best)
-    radius = np.hypot(found[:, 1] - beam_center_px[0], found[:, 0] - beam_center_px[1])
-    columns = (
-        np.ones(len(seen)),
-        *np.clip(ratio, -MAX_RATIO, MAX_RATIO).T,
-        np.clip(evidence, FLOOR, MAX_RATIO),
-        np.clip(rest, FLOOR, MAX_RATIO),
-        np.log10(background),
-        radius / 1000,
-        np.log10(found[:, 3]),
-    )
-    features = np.stack(columns, axis=1).astype(np.float32)[order]
-    sigma = np.array(WIDTHS_PX, np.float32)[found[order, 2].astype(np.int64)]
-    return Places(features, found[order, 0], found[order, 1], sigma)
+    evidence, rest, ss, fs, mean, edge_px = (column[:PLACES] for column in boxes)
+    ratio, found = log_ratios(image, valid, (ss, fs, mean, edge_px), trust_bright_pixels)
+    n_chances = valid.size / np.maximum(1.0, 4 * np.square(WIDTHS_PX))
+    ratio -= np.log(np.maximum(n_chances, 1.0)).astype(np.float32)
+    order = np.argsort(-ratio.max(axis=1), kind="stable")
+    width = found[order, 2].astype(np.intp)
+    reach = np.maximum(2 * np.array(WIDTHS_PX, np.float32)[width], np.float32(SAME_SPOT_PX))
+    kept = np.empty(len(order), np.bool_)
+    at_ss, at_fs = (np.ascontiguousarray(found[order, k]) for k in (0, 1))
+    _places.keep_distinct(at_ss, at_fs, reach, kept)
+    order, width, at_ss, at_fs = order[kept], width[kept], at_ss[kept], at_fs[kept]
+    features = np.empty((len(order), N_FEATURES), np.float32)
+    features[:, 0] = 1
+    features[:, 1 : 1 + N_WIDTHS] = np.clip(ratio[order], -MAX_RATIO, MAX_RATIO)
+    features[:, -5] = np.minimum(evidence[order], MAX_RATIO)
+    features[:, -4] = np.minimum(rest[order], MAX_RATIO)
+    features[:, -3] = np.log10(np.maximum(found[order, 4], LOWEST_BACKGROUND))
+    features[:, -2] = np.hypot(at_fs - beam_center_px[0], at_ss - beam_center_px[1]) / 1000
+    features[:, -1] = np.log10(found[order, 3])
+    return Places(features, at_ss, at_fs, np.array(WIDTHS_PX, np.float32)[width])
 
 
 def log_ratios(
     image: NDArray[np.unsignedinteger],
     valid: NDArray[np.bool_],
-    ss: Float,
-    fs: Float,
-    size: Float,
-    background: Float,
+    boxes: tuple[Float, Float, Float, Float],
     trust_bright_pixels: bool,
 ) -> tuple[Float, Float]:
     """Climb to the best spot of each width near each box.
@@ -223,32 +208,29 @@ def log_ratios(
     Args:
         image: as in `look_closer`.
         valid: as in `look_closer`.
-        ss: (K,) centre of the box in cells.
-        fs: (K,) centre of the box in cells.
-        size: (K,) edge in cells.
-        background: (K,) photons a pixel.
+        boxes: (K,) each: centre ss and fs in cells, mean photons, edge in pixels.
         trust_bright_pixels: as in `look_closer`.
 
     Returns:
-        float32 (K, widths) log likelihood ratio averaged over intensities; float32 (K, 4): ss and
-        fs in pixels, index of the width and photons of the spot that explains most.
+        float32 (K, widths) log likelihood ratio averaged over intensities; float32 (K, 5): ss and
+        fs in pixels, index of the width and photons of the spot that explains most, background a
+        pixel.
     """
     table = ratio_table()
-    middle = (CELL_PX - 1) / 2
-    start = np.rint(np.stack((ss, fs), axis=1) * CELL_PX + middle).astype(np.int32)
-    level = np.rint((np.log2(background) - LOWEST_OCTAVE) * STEPS_PER_OCTAVE)
-    level = np.clip(level, 0, len(table.gain) - 1).astype(np.int32)
+    ss, fs, mean, edge_px = boxes
+    cells = np.maximum(edge_px / CELL_PX, 1)
+    corner = (np.stack((ss, fs), axis=1) - (cells[:, None] - 1) / 2) * CELL_PX
+    middle = corner + np.maximum(edge_px, CELL_PX)[:, None] // 2
     ratio = np.empty((len(ss), N_WIDTHS), np.float32)
-    found = np.empty((len(ss), 4), np.float32)
+    found = np.empty((len(ss), 5), np.float32)
     _places.log_ratios(
         image,
         valid.view(np.uint8),
         (image.shape[0], image.shape[1]),
         image.itemsize,
-        start,
-        np.ceil(size * CELL_PX / 2).astype(np.int32),
-        level,
-        background,
+        middle.astype(np.int32),
+        edge_px.astype(np.int32),
+        mean.astype(np.float32),
         not trust_bright_pixels,
         table.gain,
         table.share,
@@ -256,18 +238,8 @@ def log_ratios(
         np.log(np.array(PRIOR, np.float32)),
         table.first,
         table.reach,
+        (float(LOWEST_OCTAVE), float(STEPS_PER_OCTAVE)),
         ratio,
         found,
     )
     return ratio, found
-
-
-def _distinct(found: Float, best: Float) -> NDArray[np.intp]:
-    """Return the places by falling worth, without those that repeat a better one."""
-    order = np.argsort(-best, kind="stable")
-    at = found[order, :2]
-    sigma = np.array(WIDTHS_PX)[found[order, 2].astype(np.int64)]
-    apart = np.abs(at[:, None] - at).max(axis=2)
-    reach = np.maximum(2 * np.maximum(sigma[:, None], sigma), SAME_SPOT_PX)
-    repeats = np.tril(apart <= reach, -1).any(axis=1)
-    return order[~repeats]
