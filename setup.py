@@ -14,7 +14,8 @@ setup(
         ),
         Extension(
             "hitfinder.models._cells",
-            sources=["models/_cells.c"],
+            sources=[f"models/_{name}.c" for name in ("cells", "background", "scan", "tails")],
+            depends=["models/_cells.h"],
             # No fused multiply-add: sums are rounded as torch rounds them.
             extra_compile_args=[
                 *FLAGS,

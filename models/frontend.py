@@ -29,6 +29,7 @@ BLOCK_CELLS = 8
 """Coarse correction of the background: blocks of 32 px, averaged over 3 x 3 blocks."""
 N_SECTORS = 4
 """Azimuthal sectors of a folded quadrant (0 = along fs), enough to see polarisation."""
+MAX_BINS = 2**16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +78,8 @@ class CellTables:
         ring_HW: int32, ring index of the cell.
         bin_HW: int32, ring * N_SECTORS + sector.
         exposure_N: float32, counted pixels in the bin.
+        narrow_bin_HW: `bin_HW` as uint16 in host memory, which a core reads for every frame.
+        narrow_exposure_HW: `exposure_HW` as uint8, likewise.
         radius_N: float64 numpy, mean distance from the beam centre in pixels along fs.
         cos2_N: float64 numpy, mean x^2 / r^2.
         n_rings: rings from the innermost to the outermost cell.
@@ -88,6 +91,8 @@ class CellTables:
     ring_HW: torch.Tensor
     bin_HW: torch.Tensor
     exposure_N: torch.Tensor
+    narrow_bin_HW: NDArray[np.uint16]
+    narrow_exposure_HW: NDArray[np.uint8]
     radius_N: NDArray[np.float64]
     cos2_N: NDArray[np.float64]
     n_rings: int
@@ -120,7 +125,7 @@ def cell_tables(
         device: where the maps will be judged.
 
     Raises:
-        ModelError: the mask's shape is not the detector's.
+        ModelError: the mask's shape is not the detector's, or it has too many rings.
     """
     if valid.shape != geometry.shape:
         raise ModelError(f"mask of shape {valid.shape}; expected (ss, fs) = {geometry.shape}")
@@ -137,6 +142,8 @@ def cell_tables(
     angle = np.arctan2(np.abs(y)[:, None], np.abs(x)[None, :])
     sector = np.minimum((angle * (2 * N_SECTORS / np.pi)).astype(np.int64), N_SECTORS - 1)
     n_rings = int(ring.max()) + 1
+    if n_rings * N_SECTORS > MAX_BINS:
+        raise ModelError(f"{n_rings} rings of {N_SECTORS} sectors; expected up to {MAX_BINS} bins")
     index = ring * N_SECTORS + sector
     weight = np.bincount(index.ravel(), exposure.ravel(), n_rings * N_SECTORS)
 
@@ -149,6 +156,8 @@ def cell_tables(
         ring_HW=torch.from_numpy(ring.astype(np.int32)).to(device),
         bin_HW=torch.from_numpy(index.astype(np.int32)).to(device),
         exposure_N=torch.from_numpy(weight.astype(np.float32)).to(device),
+        narrow_bin_HW=index.astype(np.uint16),
+        narrow_exposure_HW=exposure.astype(np.uint8),
         radius_N=mean(radius),
         cos2_N=mean(cos2),
         n_rings=n_rings,
@@ -260,19 +269,26 @@ def _writable(array: NDArray[Any]) -> NDArray[Any]:
 def stack_maps(
     pooled: Sequence[Pooled], device: torch.device | str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return sums_BHW and maxima_BHW, float32, on the device.
+    """Return sums_BHW and maxima_BHW: uint32 on a CPU, float32 on a GPU.
 
-    For a GPU they are gathered in pinned memory, so that the copy overlaps with what the host
-    does next; the allocator keeps such memory until the copy is done.
+    One frame on a CPU is not copied. For a GPU maps are gathered in pinned memory, so that the
+    copy overlaps with what the host does next; the allocator keeps such memory until the copy is
+    done.
     """
-    return _upload([p.sums for p in pooled], device), _upload([p.maxima for p in pooled], device)
+    return _stack([p.sums for p in pooled], device), _stack([p.maxima for p in pooled], device)
 
 
-def _upload(maps: Sequence[NDArray[np.uint32]], device: torch.device | str) -> torch.Tensor:
-    on_cpu = torch.device(device).type == "cpu"
-    staged_BHW = torch.empty((len(maps), *maps[0].shape), pin_memory=not on_cpu)
+def _stack(maps: Sequence[NDArray[np.uint32]], device: torch.device | str) -> torch.Tensor:
+    if torch.device(device).type == "cpu":
+        return torch.from_numpy(_writable(maps[0][None] if len(maps) == 1 else np.stack(maps)))
+    staged_BHW = torch.empty((len(maps), *maps[0].shape), pin_memory=True)
     np.stack(maps, out=staged_BHW.numpy(), casting="same_kind")
-    return staged_BHW if on_cpu else staged_BHW.to(device, non_blocking=True)
+    return staged_BHW.to(device, non_blocking=True)
+
+
+def host_counts(maps_BHW: torch.Tensor) -> NDArray[np.uint32]:
+    """Return maps in host memory as the compiled parts read them."""
+    return np.asarray(maps_BHW.to(torch.uint32).contiguous().numpy())
 
 
 def flat_nonzero(mask: torch.Tensor) -> torch.Tensor:
