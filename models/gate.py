@@ -41,10 +41,18 @@ class GateMode(StrEnum):
 
 
 class GateNet(nn.Module):
-    """Places -> logits (any, spots3) of the frame and the logit of each place to be a spot."""
+    """Places -> logits (any, spots3) of the frame and the logit of each place to be a spot.
+
+    `column_F` and `factor_F` say what it sees of a place: all of it, but in an ablation.
+    """
+
+    column_F: torch.Tensor
+    factor_F: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
+        self.register_buffer("column_F", torch.arange(N_FEATURES))
+        self.register_buffer("factor_F", torch.ones(N_FEATURES))
         self.place_branch = _branch(N_FEATURES)
         self.any_branch = _branch(TOP)
         self.spots3_branch = _branch(TOP - 2)
@@ -52,6 +60,7 @@ class GateNet(nn.Module):
     def forward(self, places_BKF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits_B2 and spot_logits_BK; absent places have `FAINTEST`."""
         absent = places_BKF[:, :, 0] == ABSENT
+        places_BKF = places_BKF[:, :, self.column_F] * self.factor_F
         ratio = places_BKF[:, :, 1 : 1 + N_WIDTHS].logsumexp(2) - math.log(N_WIDTHS)
         spot_BK = (ratio + self.place_branch(places_BKF)[:, :, 0]).clamp(FAINTEST, CEILING)
         spot_BK = spot_BK.masked_fill(absent, FAINTEST)
