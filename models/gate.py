@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.functional import softplus
 
 from hitfinder.models.errors import ModelError
 from hitfinder.models.places import ABSENT, N_FEATURES, N_WIDTHS
@@ -59,17 +60,21 @@ class GateNet(nn.Module):
 
     def forward(self, places_BKF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits_B2 and spot_logits_BK; absent places have `FAINTEST`."""
-        absent = places_BKF[:, :, 0] == ABSENT
-        places_BKF = places_BKF[:, :, self.column_F] * self.factor_F
-        ratio = places_BKF[:, :, 1 : 1 + N_WIDTHS].logsumexp(2) - math.log(N_WIDTHS)
-        spot_BK = (ratio + self.place_branch(places_BKF)[:, :, 0]).clamp(FAINTEST, CEILING)
-        spot_BK = spot_BK.masked_fill(absent, FAINTEST)
+        spot_BK = self.spot_logits(places_BKF)
         best_BT = spot_BK.topk(TOP, 1).values
         learned_any = self.any_branch(best_BT / SCALE)[:, 0]
         learned_spots3 = self.spots3_branch(best_BT[:, 2:] / SCALE)[:, 0]
-        any_B = spot_BK.logsumexp(1) + learned_any
-        spots3_B = best_BT[:, 2] + learned_spots3
-        return torch.stack((any_B, spots3_B), 1), spot_BK
+        # Strong places add up, faint ones fade out: the sum of log(1 + ratio) over the places.
+        any_B = softplus(spot_BK).sum(1).clamp(1e-12, CEILING).expm1().log()
+        return torch.stack((any_B + learned_any, best_BT[:, 2] + learned_spots3), 1), spot_BK
+
+    def spot_logits(self, places_BKF: torch.Tensor) -> torch.Tensor:
+        """Return spot_logits_BK of any number of places."""
+        absent = places_BKF[:, :, 0] == ABSENT
+        places_BKF = places_BKF[:, :, self.column_F] * self.factor_F
+        ratio = places_BKF[:, :, 1 : 1 + N_WIDTHS].logsumexp(2) - math.log(N_WIDTHS)
+        spot_BK: torch.Tensor = ratio + self.place_branch(places_BKF)[:, :, 0]
+        return spot_BK.clamp(FAINTEST, CEILING).masked_fill(absent, FAINTEST)
 
 
 def _branch(n_inputs: int) -> nn.Sequential:
@@ -90,7 +95,7 @@ class Calibration:
         slope: float64 (2,), Platt slope of (any, spots3).
         offset: float64 (2,), Platt offset.
         blank_scores: float32 (n,) for any and for spots3: calibrated logits of blanks, rising.
-        spot: float64 (4,), logistic coefficients of a spot: 1, evidence, rest, log10 mean.
+        spot: float64 (2,), Platt offset and slope of a place's logit in a hit.
     """
 
     slope: NDArray[np.float64]
@@ -124,27 +129,9 @@ class Calibration:
             return -1.0  # every frame passes
         return float(sigmoid(np.float64(table[-n_allowed])))
 
-    def spot_probability(
-        self, evidence: NDArray[np.float32], rest: NDArray[np.float32], mean: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return the probability of each place to be a Bragg spot."""
-        terms = spot_terms(evidence, rest, mean)
-        return np.asarray(sigmoid(terms @ self.spot), np.float32)
-
-
-def spot_terms(
-    evidence: NDArray[np.float32], rest: NDArray[np.float32], mean: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Return what the logistic of a spot sees, float64 (n, 4)."""
-    return np.stack(
-        (
-            np.ones(len(evidence)),
-            np.clip(evidence, FLOOR, SPOT_CEILING),
-            np.clip(rest, FLOOR, SPOT_CEILING),
-            np.log10(np.maximum(mean, 1e-6)),
-        ),
-        axis=1,
-    )
+    def spot_probability(self, spot_logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the probability of places of a hit to be a Bragg spot."""
+        return np.asarray(sigmoid(self.spot[0] + self.spot[1] * spot_logits), np.float32)
 
 
 def sigmoid(x: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:

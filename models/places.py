@@ -68,12 +68,14 @@ class Places:
         ss: (n,) centre in pixels, to the pixel.
         fs: (n,) centre in pixels.
         sigma_px: (n,) width that explains most.
+        background_per_px: (n,) photons expected.
     """
 
     features: Float
     ss: Float
     fs: Float
     sigma_px: Float
+    background_per_px: Float
 
     def __len__(self) -> int:
         return len(self.ss)
@@ -99,7 +101,9 @@ class Table:
 @lru_cache(maxsize=1)
 def ratio_table() -> Table:
     """Return the table, made once a process: 6 MB."""
-    shares, first, reach = [], [], []
+    shares: list[NDArray[np.float64]] = []
+    first: list[int] = []
+    reach: list[int] = []
     for sigma in WIDTHS_PX:
         wide = math.sqrt(sigma**2 + BLUR2_PX2)
         far = min(math.ceil(REACH_SIGMA * wide), MAX_REACH_PX)
@@ -164,7 +168,8 @@ def look_closer(
     valid: NDArray[np.bool_],
     boxes: Sequence[Float],
     beam_center_px: tuple[float, float],
-    trust_bright_pixels: bool = True,
+    trust_bright_pixels: bool,
+    n_places: int = PLACES,
 ) -> Places:
     """Look at the best boxes of one frame in its pixels.
 
@@ -174,8 +179,9 @@ def look_closer(
         boxes: `Boxes.of_frame`.
         beam_center_px: (fs, ss) pixel index.
         trust_bright_pixels: False lets no pixel count more than its neighbours vouch for.
+        n_places: boxes looked at, the best.
     """
-    evidence, rest, ss, fs, mean, edge_px = (column[:PLACES] for column in boxes)
+    evidence, rest, ss, fs, mean, edge_px = (column[:n_places] for column in boxes)
     ratio, found = log_ratios(image, valid, (ss, fs, mean, edge_px), trust_bright_pixels)
     n_chances = valid.size / np.maximum(1.0, 4 * np.square(WIDTHS_PX))
     ratio -= np.log(np.maximum(n_chances, 1.0)).astype(np.float32)
@@ -191,10 +197,19 @@ def look_closer(
     features[:, 1 : 1 + N_WIDTHS] = np.clip(ratio[order], -MAX_RATIO, MAX_RATIO)
     features[:, -5] = np.minimum(evidence[order], MAX_RATIO)
     features[:, -4] = np.minimum(rest[order], MAX_RATIO)
-    features[:, -3] = np.log10(np.maximum(found[order, 4], LOWEST_BACKGROUND))
+    per_px = np.maximum(found[order, 4], np.float32(LOWEST_BACKGROUND))
+    features[:, -3] = np.log10(per_px)
     features[:, -2] = np.hypot(at_fs - beam_center_px[0], at_ss - beam_center_px[1]) / 1000
     features[:, -1] = np.log10(found[order, 3])
-    return Places(features, at_ss, at_fs, np.array(WIDTHS_PX, np.float32)[width])
+    return Places(features, at_ss, at_fs, np.array(WIDTHS_PX, np.float32)[width], per_px)
+
+
+def stack_places(of_frames: Sequence[Places]) -> torch.Tensor:
+    """Return what the gate takes of the places of several frames, float32 (B, `PLACES`, F)."""
+    stacked = np.zeros((len(of_frames), PLACES, N_FEATURES), np.float32)
+    for row, found in zip(stacked, of_frames, strict=True):
+        row[: len(found)] = found.features[:PLACES]
+    return torch.from_numpy(stacked)
 
 
 def log_ratios(
