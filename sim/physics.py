@@ -28,6 +28,9 @@ RADIAL_STEPS = 32768
 # Above this many expected photons a pixel a frame is drawn pixel by pixel, not photon by photon.
 DENSE_PHOTONS_PER_PX = 0.25
 
+# So many candidates at a time stay in the cache while they are thinned.
+CACHED_CANDIDATES = 16384
+
 
 class SimulationError(HitfinderError):
     """The simulator was asked for something it cannot make (operator)."""
@@ -149,15 +152,18 @@ class WaterField:
     def at(self, x2: NDArray[np.float32], y2: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the mean in photons where the squared distances are (x2, y2), broadcast."""
         r2 = x2 + y2
-        field = self.horizontal * x2 + (1 - self.horizontal) * y2
+        h = self.horizontal
+        field = x2 if h == 1 else h * x2 + (1 - h) * y2
         polarised = 1 - field / (r2 + np.float32(self.clen2))
-        return np.asarray(self.radial[r2.astype(np.int32)] * polarised, dtype=np.float32)
+        # No index lies outside; to clip is the fastest way to look up.
+        radial = self.radial.take(r2.astype(np.int32), mode="clip")
+        return np.asarray(radial * polarised, dtype=np.float32)
 
     def mean(self) -> NDArray[np.float32]:
         """Return the mean image, float32 (ss, fs), photons a pixel a shot, gaps not masked."""
         return self.at(self.x2[None, :], self.y2[:, None])
 
-    def draw(self, rng: np.random.Generator) -> NDArray[np.int64] | None:
+    def draw(self, rng: np.random.Generator) -> NDArray[np.int32] | None:
         """Draw one Poisson frame as the flat pixel index of every photon, in no order.
 
         Candidates fall evenly on the array at the highest mean and stay with the ratio of the
@@ -169,12 +175,18 @@ class WaterField:
         if bound > DENSE_PHOTONS_PER_PX:
             return None
         n = int(rng.poisson(bound * n_ss * n_fs))
-        fs = rng.integers(0, n_fs, n, dtype=np.uint16)
-        ss = rng.integers(0, n_ss, n, dtype=np.uint16)
-        keep = rng.random(n, dtype=np.float32) * np.float32(bound) < self.at(
-            self.x2[fs], self.y2[ss]
-        )
-        return ss[keep].astype(np.int64) * n_fs + fs[keep]
+        all_fs = rng.integers(0, n_fs, n, dtype=np.uint16)
+        all_ss = rng.integers(0, n_ss, n, dtype=np.uint16)
+        level = rng.random(n, dtype=np.float32)
+        level *= np.float32(bound)
+        kept = [np.zeros(0, np.int32)]
+        for begin in range(0, n, CACHED_CANDIDATES):
+            part = slice(begin, begin + CACHED_CANDIDATES)
+            fs, ss = all_fs[part], all_ss[part]
+            mean = self.at(self.x2.take(fs, mode="clip"), self.y2.take(ss, mode="clip"))
+            keep = np.flatnonzero(level[part] < mean)
+            kept.append(ss[keep].astype(np.int32) * np.int32(n_fs) + fs[keep])
+        return np.concatenate(kept)
 
 
 def water_field(
