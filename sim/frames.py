@@ -312,6 +312,7 @@ class FrameSource:
             "n_crystals": shot.n_crystals,
             "spots": bragg.spots,
             "spot_sigma_px": bragg.sigma_px,
+            "all_spots": shot.bragg.spots,
             "bragg_index": index,
             "bragg_counts": counts,
             "expect": shot.expect,
