@@ -130,6 +130,16 @@ def simulate(
     n_photons: Annotated[
         float | None, typer.Option("--n-photons", help="Photons a pulse; none for the model's.")
     ] = None,
+    strength: Annotated[
+        float, typer.Option("--strength", min=0, help="Factor on the crystals' photons alone.")
+    ] = 1.0,
+    hot_pixels: Annotated[
+        int, typer.Option("--hot-pixels", min=0, help="Pixels that count without light.")
+    ] = 0,
+    background: Annotated[
+        str,
+        typer.Option("--background", help="ideal water, jitter, rings, hot, salt or ice."),
+    ] = "ideal",
     dtype: Annotated[PixelType, typer.Option("--dtype", help="Pixel type.")] = "uint16",
     compression: Annotated[
         Compression, typer.Option("--compression", help="As SIMPLON calls it.")
@@ -169,6 +179,9 @@ def simulate(
         crystal_um=crystal_um,
         divergence_mrad=divergence_mrad,
         n_photons=n_photons,
+        strength=strength,
+        hot_pixels=hot_pixels,
+        background=background,
         dtype=dtype,
         compression=compression,
         header_detail=header_detail,
