@@ -211,7 +211,7 @@ class _Course:
         for batch in self._train.batches(rng, self._options):
             self._optimiser.zero_grad()
             loss = self._loss(self._train, batch.to(self._device))
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step()
             total, n_seen = total + float(loss.detach()) * len(batch), n_seen + len(batch)
         self._gate.eval()
