@@ -5,15 +5,22 @@
 #include <math.h>
 #include <stdlib.h>
 
+#if HAVE_X86
+#include <immintrin.h>
+#endif
+
 #define CHUNK 64
 
 typedef struct {
     background_frame *f;
-    size_t n_bins, chunks, down, across; /* chunks of a row; rows and columns of blocks */
+    size_t n_bins, chunks, groups, down, across; /* chunks and LANES of a row; rows and columns of blocks */
+    int has_avx2, has_avx512;
     double *counts_R, *exposed_R, *rate_R, *sum_R, *hidden_N;
     uint64_t *even_N, *odd_N;
     double *seen, *expected, *seen_3, *expected_3; /* of blocks; of three rows of them, with a rim */
-    float *rate_N, *limit_N, *share, *column, *rows, *ratio;
+    float *rate_32, *limit_N, *share, *column, *rows, *ratio; /* the rings' rates, and LANES of 0 */
+    uint32_t *filled; /* cells of a row that hold photons, and their bins */
+    uint16_t *filled_bin;
     int32_t *low; /* of each column the block whose middle is left of it; `share` is that of the next */
     uint32_t *most; /* of each chunk */
     int32_t *spots; /* flat index of clipped cells, rising */
@@ -48,7 +55,7 @@ static void rate_rings(work *w) {
             w->rate_R[r] *= (seen + f->ring_prior) / (expected + f->ring_prior);
         }
     }
-    for (size_t b = 0; b < w->n_bins; b++) w->rate_N[b] = (float)w->rate_R[b / f->n_sectors];
+    for (size_t r = 0; r < f->n_rings; r++) w->rate_32[r] = (float)w->rate_R[r];
 }
 
 FAST static uint16_t largest(const uint16_t *bin, size_t n) {
@@ -74,14 +81,45 @@ static void add_bins(const uint32_t *restrict sums, const uint16_t *restrict bin
     if (k < n) even[bin[k]] += sums[k];
 }
 
-/* Add a row of column sums to the sums of the blocks that it crosses. */
-static void add_blocks(const work *w, const float *column, double *blocks) {
-    size_t width = w->f->width;
-    for (size_t j = 0; j < width; blocks++) {
-        double sum = 0;
-        for (size_t end = smaller(j + w->f->block, width); j < end; j++) sum += column[j];
-        *blocks += sum;
+#define BATCH 16
+
+#if HAVE_X86
+/* Keep the cells that hold photons, most are empty; returns how many. The answers have room for BATCH more. */
+__attribute__((target("avx512f,avx512bw,avx512vl"))) static size_t
+keep_filled(const uint32_t *restrict sums, const uint16_t *restrict bin, uint32_t *restrict filled,
+            uint16_t *restrict filled_bin, size_t n) {
+    size_t kept = 0;
+    for (size_t k = 0; k < n; k += BATCH) {
+        __mmask16 here = n - k < BATCH ? (__mmask16)((1u << (n - k)) - 1) : (__mmask16)0xffff;
+        __m512i counts = _mm512_maskz_loadu_epi32(here, sums + k);
+        __m512i bins = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(here, bin + k));
+        __mmask16 some = _mm512_test_epi32_mask(counts, counts);
+        _mm512_storeu_si512(filled + kept, _mm512_maskz_compress_epi32(some, counts));
+        __m256i narrow = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(some, bins));
+        _mm256_storeu_si256((__m256i *)(void *)(filled_bin + kept), narrow);
+        kept += (size_t)__builtin_popcount(some);
     }
+    return kept;
+}
+#endif
+
+static void add_row(work *w, const uint32_t *sums, const uint16_t *bin) {
+    size_t n = w->f->width;
+#if HAVE_X86
+    if (w->has_avx512) {
+        n = keep_filled(sums, bin, w->filled, w->filled_bin, n);
+        sums = w->filled, bin = w->filled_bin;
+    }
+#endif
+    add_bins(sums, bin, w->even_N, w->odd_N, n);
+}
+
+/* Add a row of column sums to the sums of the blocks that it crosses, each block's columns in turn: an addition
+ * waits for the last to the same sum. */
+static void add_blocks(const work *w, const float *column, double *blocks) {
+    size_t width = w->f->width, block = w->f->block;
+    for (size_t first = 0; first < block; first++)
+        for (size_t j = first, to = 0; j < width; j += block, to++) blocks[to] += column[j];
 }
 
 /* Read the counts: sums of bins and of blocks, the largest of each chunk. */
@@ -91,8 +129,9 @@ static outcome survey(work *w) {
         const uint32_t *sums = f->sums + i * f->width;
         const uint16_t *bin = f->bin + i * f->width;
         if (largest(bin, f->width) >= w->n_bins) return BAD_BIN;
+        if (largest(f->lowest + i * w->groups, w->groups) >= f->n_rings) return BAD_BIN;
         survey_row(sums, w->column, w->most + i * w->chunks, f->width);
-        add_bins(sums, bin, w->even_N, w->odd_N, f->width);
+        add_row(w, sums, bin);
         if ((i + 1) % f->block && i + 1 < f->height) continue;
         add_blocks(w, w->column, w->seen + i / f->block * w->across);
         memset(w->column, 0, f->width * sizeof *w->column);
@@ -124,10 +163,11 @@ static int note_spot(work *w, size_t cell) {
 static outcome clip(work *w) {
     const background_frame *f = w->f;
     float least = INFINITY;
-    for (size_t b = 0; b < w->n_bins; b++) {
-        float full = w->rate_N[b] * (float)f->cell_px2;
-        w->limit_N[b] = full + (float)f->clip_sigma * sqrtf(full) + (float)f->clip_photons;
-        least = w->limit_N[b] < least ? w->limit_N[b] : least;
+    for (size_t r = 0; r < f->n_rings; r++) {
+        float full = w->rate_32[r] * (float)f->cell_px2;
+        float limit = full + (float)f->clip_sigma * sqrtf(full) + (float)f->clip_photons;
+        for (size_t s = r * f->n_sectors; s < (r + 1) * f->n_sectors; s++) w->limit_N[s] = limit;
+        least = limit < least ? limit : least;
     }
     memset(w->even_N, 0, w->n_bins * sizeof *w->even_N);
     memset(w->hidden_N, 0, w->n_bins * sizeof *w->hidden_N);
@@ -151,12 +191,44 @@ static outcome clip(work *w) {
     return FINE;
 }
 
-/* One row: the rings' prediction for each cell; it is added to the columns' sums. */
-FAST static void predict_row(const float *restrict rate_N, const uint16_t *restrict bin,
-                             const uint8_t *restrict exposure, float *restrict mean, float *restrict column,
-                             size_t n) {
-    for (size_t k = 0; k < n; k++) mean[k] = rate_N[bin[k]] * (float)exposure[k];
-    for (size_t k = 0; k < n; k++) column[k] += mean[k];
+/* The rings' prediction for cells of a row, from column `k` on; it is added to the columns' sums. */
+static void predict_cells(const work *w, size_t i, size_t k) {
+    const background_frame *f = w->f;
+    const uint16_t *lowest = f->lowest + i * w->groups;
+    const uint8_t *above = f->above + i * w->groups * LANES, *exposure = f->exposure + i * f->width;
+    float *mean = f->mean + i * f->width;
+    for (; k < f->width; k++) {
+        mean[k] = w->rate_32[lowest[k / LANES] + above[k] % LANES] * exposure[k];
+        w->column[k] += mean[k];
+    }
+}
+
+#if HAVE_X86
+/* The same for all LANES that are whole, looked up in a register; returns the column where they end. */
+__attribute__((target("avx2"))) static size_t predict_lanes(const work *w, size_t i) {
+    const background_frame *f = w->f;
+    const uint16_t *lowest = f->lowest + i * w->groups;
+    const uint8_t *above = f->above + i * w->groups * LANES, *exposure = f->exposure + i * f->width;
+    float *mean = f->mean + i * f->width;
+    size_t k = 0;
+    for (; k + LANES <= f->width; k += LANES) {
+        __m256i turn = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(above + k)));
+        __m256i pixels = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(exposure + k)));
+        __m256 rate = _mm256_permutevar8x32_ps(_mm256_loadu_ps(w->rate_32 + *lowest++), turn);
+        __m256 photons = _mm256_mul_ps(rate, _mm256_cvtepi32_ps(pixels));
+        _mm256_storeu_ps(mean + k, photons);
+        _mm256_storeu_ps(w->column + k, _mm256_add_ps(_mm256_loadu_ps(w->column + k), photons));
+    }
+    return k;
+}
+#endif
+
+static void predict_row(const work *w, size_t i) {
+    size_t from = 0;
+#if HAVE_X86
+    if (w->has_avx2) from = predict_lanes(w, i);
+#endif
+    predict_cells(w, i, from);
 }
 
 /* Predict the cells of the next row of blocks and sum them, spots left out. */
@@ -164,8 +236,7 @@ static void predict_band(work *w) {
     const background_frame *f = w->f;
     size_t band = w->bands++, end = smaller((band + 1) * f->block, f->height);
     memset(w->column, 0, f->width * sizeof *w->column);
-    for (size_t first = band * f->block * f->width; first < end * f->width; first += f->width)
-        predict_row(w->rate_N, f->bin + first, f->exposure + first, f->mean + first, w->column, f->width);
+    for (size_t i = band * f->block; i < end; i++) predict_row(w, i);
     add_blocks(w, w->column, w->expected + band * w->across);
     for (; w->spot < w->n_spots && (size_t)w->spots[w->spot] < end * f->width; w->spot++) {
         size_t k = (size_t)w->spots[w->spot], to = band * w->across + k % f->width / f->block;
@@ -244,24 +315,30 @@ static outcome estimate(work *w, float *column) {
 
 outcome estimate_background(background_frame *f) {
     size_t rings = f->n_rings, bins = rings * f->n_sectors, width = f->width;
-    work w = {.f = f, .n_bins = bins, .chunks = (width + CHUNK - 1) / CHUNK};
+    work w = {.f = f, .n_bins = bins, .chunks = (width + CHUNK - 1) / CHUNK, .groups = (width + LANES - 1) / LANES};
+#if HAVE_X86
+    w.has_avx2 = __builtin_cpu_supports("avx2");
+    w.has_avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#endif
     w.down = (f->height + f->block - 1) / f->block, w.across = (width + f->block - 1) / f->block;
     size_t blocks = w.down * w.across;
     double *d = calloc(5 * rings + 2 + bins + 2 * blocks + 2 * (w.across + 2), sizeof *d);
     uint64_t *n = calloc(2 * bins, sizeof *n);
-    float *s = calloc(2 * bins + 5 * width + w.across + 1, sizeof *s);
+    float *s = calloc(rings + LANES + bins + 5 * width + w.across + 1, sizeof *s);
     w.low = malloc(width * sizeof *w.low);
     w.most = malloc(f->height * w.chunks * sizeof *w.most);
+    w.filled = malloc((width + BATCH) * sizeof *w.filled);
+    w.filled_bin = malloc((width + BATCH) * sizeof *w.filled_bin);
     outcome found = NO_MEMORY;
-    if (d && n && s && w.low && w.most) {
+    if (d && n && s && w.low && w.most && w.filled && w.filled_bin) {
         w.counts_R = d, w.exposed_R = d + rings, w.rate_R = d + 2 * rings, w.sum_R = d + 3 * rings;
         w.hidden_N = w.sum_R + 2 * (rings + 1), w.seen = w.hidden_N + bins, w.expected = w.seen + blocks;
         w.seen_3 = w.expected + blocks, w.expected_3 = w.seen_3 + w.across + 2;
         w.even_N = n, w.odd_N = n + bins;
-        w.rate_N = s, w.limit_N = s + bins, w.share = s + 2 * bins, w.column = w.share + width;
+        w.rate_32 = s, w.limit_N = s + rings + LANES, w.share = w.limit_N + bins, w.column = w.share + width;
         w.rows = w.column + width, w.ratio = w.rows + 3 * width;
         found = estimate(&w, w.rows + 2 * width);
     }
-    free(d), free(n), free(s), free(w.low), free(w.most), free(w.spots);
+    free(d), free(n), free(s), free(w.low), free(w.most), free(w.filled), free(w.filled_bin), free(w.spots);
     return found;
 }

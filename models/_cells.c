@@ -40,29 +40,31 @@ static int read_windows(PyObject *windows, background_frame *f) {
     return !PyErr_Occurred();
 }
 
-PyDoc_STRVAR(background_doc, "background(sums, bin, exposure, exposure_N, mean, total_N, counts_N, exposed_N, "
+PyDoc_STRVAR(background_doc, "background(sums, bin, lowest, above, exposure, exposure_N, mean, total_N, counts_N, exposed_N, "
                              "(height, width), n_sectors, windows, (ring_prior, block_prior, clip_sigma, "
                              "clip_photons), (n_clips, cell_px, block_cells)) -> float\n\nReturn the sum of the mean.");
 
 static PyObject *py_background(PyObject *Py_UNUSED(module), PyObject *args) {
-    Py_buffer v[8];
+    Py_buffer v[10];
     Py_ssize_t height, width, n_sectors, block, cell_px;
     PyObject *windows;
     background_frame f = {0};
     int done = 0;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*w*w*w*w*(nn)nO!(dddd)(inn)", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6],
-                          &v[7], &height, &width, &n_sectors, &PyTuple_Type, &windows, &f.ring_prior, &f.block_prior,
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*w*w*w*w*(nn)nO!(dddd)(inn)", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6],
+                          &v[7], &v[8], &v[9], &height, &width, &n_sectors, &PyTuple_Type, &windows, &f.ring_prior, &f.block_prior,
                           &f.clip_sigma, &f.clip_photons, &f.n_clips, &cell_px, &block))
         return NULL;
-    size_t n_bins = (size_t)v[3].len / sizeof(float), n_cells = (size_t)height * (size_t)width;
+    size_t n_bins = (size_t)v[5].len / sizeof(float), n_cells = (size_t)height * (size_t)width;
+    size_t n_groups = (size_t)height * (((size_t)width + LANES - 1) / LANES);
     if (n_sectors < 1 || block < 1 || n_bins < 1 || n_bins % (size_t)n_sectors)
         PyErr_Format(PyExc_ValueError, "%zu bins of %zd sectors, blocks of %zd", n_bins, n_sectors, block);
     else if (in_range(height, width) && holds(&v[0], "sums", n_cells, 4) && holds(&v[1], "bin", n_cells, 2) &&
-             holds(&v[2], "exposure", n_cells, 1) && holds(&v[3], "exposure_N", n_bins, 4) &&
-             holds(&v[4], "mean", n_cells, 4) && holds(&v[5], "total_N", n_bins, 4) &&
-             holds(&v[6], "counts_N", n_bins, 4) && holds(&v[7], "exposed_N", n_bins, 4) && read_windows(windows, &f)) {
-        f.sums = v[0].buf, f.bin = v[1].buf, f.exposure = v[2].buf, f.exposure_N = v[3].buf;
-        f.mean = v[4].buf, f.total_N = v[5].buf, f.counts_N = v[6].buf, f.exposed_N = v[7].buf;
+             holds(&v[2], "lowest", n_groups, 2) && holds(&v[3], "above", n_groups * LANES, 1) &&
+             holds(&v[4], "exposure", n_cells, 1) && holds(&v[5], "exposure_N", n_bins, 4) &&
+             holds(&v[6], "mean", n_cells, 4) && holds(&v[7], "total_N", n_bins, 4) &&
+             holds(&v[8], "counts_N", n_bins, 4) && holds(&v[9], "exposed_N", n_bins, 4) && read_windows(windows, &f)) {
+        f.sums = v[0].buf, f.bin = v[1].buf, f.lowest = v[2].buf, f.above = v[3].buf, f.exposure = v[4].buf;
+        f.exposure_N = v[5].buf, f.mean = v[6].buf, f.total_N = v[7].buf, f.counts_N = v[8].buf, f.exposed_N = v[9].buf;
         f.height = (size_t)height, f.width = (size_t)width, f.block = (size_t)block;
         f.n_sectors = (size_t)n_sectors, f.n_rings = n_bins / (size_t)n_sectors;
         f.cell_px2 = (double)cell_px * (double)cell_px;
@@ -70,11 +72,11 @@ static PyObject *py_background(PyObject *Py_UNUSED(module), PyObject *args) {
         Py_BEGIN_ALLOW_THREADS
         found = estimate_background(&f);
         Py_END_ALLOW_THREADS
-        if (found == BAD_BIN) PyErr_Format(PyExc_ValueError, "a cell's bin is not one of %zu", n_bins);
+        if (found == BAD_BIN) PyErr_Format(PyExc_ValueError, "a cell's ring or bin is not one of %zu and %zu", f.n_rings, n_bins);
         else if (found == NO_MEMORY) PyErr_NoMemory();
         done = found == FINE;
     }
-    for (int k = 0; k < 8; k++) PyBuffer_Release(&v[k]);
+    for (int k = 0; k < 10; k++) PyBuffer_Release(&v[k]);
     return done ? PyFloat_FromDouble(f.mean_sum) : NULL;
 }
 

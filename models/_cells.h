@@ -14,6 +14,12 @@
 #define FAST
 #endif
 
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HAVE_X86 1
+#else
+#define HAVE_X86 0
+#endif
+
 #define LANES 8
 #define MAX_WINDOWS 8
 #define N_SCALES 4
@@ -21,8 +27,8 @@
 
 typedef struct {
     const uint32_t *sums;
-    const uint16_t *bin;
-    const uint8_t *exposure;
+    const uint16_t *bin, *lowest; /* `lowest` ring of each LANES cells of a row */
+    const uint8_t *exposure, *above; /* rings that a cell is `above` that one, below LANES; rows end with a whole one */
     const float *exposure_N;
     size_t height, width, n_rings, n_sectors, n_windows, window[MAX_WINDOWS], block;
     double ring_prior, block_prior, clip_sigma, clip_photons, cell_px2;

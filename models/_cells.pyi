@@ -10,6 +10,8 @@ PerScale = tuple[float, float, float, float]
 def background(
     sums: Array,
     bin: Array,
+    lowest: Array,
+    above: Array,
     exposure: Array,
     exposure_N: Array,
     mean: Array,

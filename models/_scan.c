@@ -19,7 +19,7 @@ typedef struct {
     boxes scale[N_SCALES];
     /* Rows of boxes of one, two and four cells, of counts and means; those of two are kept for three rows.
      * What lies beyond the last box of a row is 0. */
-    float *one[2], *two[3], *four, *two_mean[3], *four_mean, *pairs, *nothing;
+    float *one[2], *two[3], *four, *two_mean[3], *four_mean, *nothing;
     uint8_t *flags;
 } work;
 
@@ -49,10 +49,9 @@ FAST static void to_float(const uint32_t *restrict from, float *restrict to, siz
 }
 
 /* Rows `a` and `b` added, then each to the one `step` columns on, `n` of them. */
-FAST static void double_row(const float *restrict a, const float *restrict b, size_t step, float *restrict pairs,
-                            float *restrict to, size_t n) {
-    for (size_t k = 0; k < n + step; k++) pairs[k] = b[k] + a[k];
-    for (size_t k = 0; k < n; k++) to[k] = pairs[k + step] + pairs[k];
+FAST static void double_row(const float *restrict a, const float *restrict b, size_t step, float *restrict to,
+                            size_t n) {
+    for (size_t k = 0; k < n; k++) to[k] = (b[k + step] + a[k + step]) + (b[k] + a[k]);
 }
 
 static int note(work *w, int scale, size_t i, size_t j, float n, float mean) {
@@ -98,13 +97,13 @@ static int find_above(work *w) {
         float *one = w->one[i % 2];
         to_float(f->sums + i * width, one, width);
         if (i >= 1 && width >= 2) {
-            double_row(w->one[1 - i % 2], one, 1, w->pairs, w->two[i % 3], width - 1);
-            double_row(mean - width, mean, 1, w->pairs, w->two_mean[i % 3], width - 1);
+            double_row(w->one[1 - i % 2], one, 1, w->two[i % 3], width - 1);
+            double_row(mean - width, mean, 1, w->two_mean[i % 3], width - 1);
             two = w->two[i % 3], two_mean = w->two_mean[i % 3];
         }
         if (i >= 3 && width >= 4) { /* two rows up is one on, of three */
-            double_row(w->two[(i + 1) % 3], two, 2, w->pairs, w->four, width - 3);
-            double_row(w->two_mean[(i + 1) % 3], two_mean, 2, w->pairs, w->four_mean, width - 3);
+            double_row(w->two[(i + 1) % 3], two, 2, w->four, width - 3);
+            double_row(w->two_mean[(i + 1) % 3], two_mean, 2, w->four_mean, width - 3);
         }
         if (!note_row(w, i, one, two, two_mean)) return 0;
     }
@@ -203,12 +202,12 @@ static int rank(const work *w, int scale) {
 
 outcome scan_cells(const scan_frame *f) {
     work w = {.f = f};
-    float *rows = calloc(12 * f->width, sizeof *rows), *row = rows;
+    float *rows = calloc(11 * f->width, sizeof *rows), *row = rows;
     w.flags = malloc(f->width + LANES);
     int done = rows && w.flags;
     if (done) {
         float **of[] = {&w.one[0], &w.one[1], &w.two[0], &w.two[1], &w.two[2], &w.four,
-                        &w.two_mean[0], &w.two_mean[1], &w.two_mean[2], &w.four_mean, &w.pairs, &w.nothing};
+                        &w.two_mean[0], &w.two_mean[1], &w.two_mean[2], &w.four_mean, &w.nothing};
         for (size_t k = 0; k < sizeof of / sizeof *of; k++, row += f->width) *of[k] = row;
         done = find_above(&w);
     }

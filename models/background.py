@@ -69,15 +69,17 @@ def estimate_compiled(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
     """Do as `estimate_torch` does, on one core, to the rounding of float32 sums."""
     n_batch, height, width = sums_BHW.shape
     n_bins = tables.exposure_N.numel()
-    exposure_N = tables.exposure_N.numpy()
+    exposure_N, narrow = tables.exposure_N.numpy(), tables.narrow
     mean_BHW = np.empty((n_batch, height, width), np.float32)
     total_BN, counts_BN, exposure_BN = (np.empty((n_batch, n_bins), np.float32) for _ in range(3))
     per_px_B = np.empty(n_batch, np.float32)
     for b, sums_HW in enumerate(host_counts(sums_BHW)):
         sum_of_mean = _cells.background(
             sums_HW,
-            tables.narrow_bin_HW,
-            tables.narrow_exposure_HW,
+            narrow.bin_HW,
+            narrow.lowest,
+            narrow.above,
+            narrow.exposure_HW,
             exposure_N,
             mean_BHW[b],
             total_BN[b],

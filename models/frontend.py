@@ -30,6 +30,8 @@ BLOCK_CELLS = 8
 N_SECTORS = 4
 """Azimuthal sectors of a folded quadrant (0 = along fs), enough to see polarisation."""
 MAX_BINS = 2**16
+GROUP = 8
+"""Cells of a row whose rings are looked up together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +72,26 @@ class Smoothing:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class NarrowTables:
+    """A detector's cells in as few bytes as they take, in host memory.
+
+    The ring of a cell is that of its group, 8 cells of a row, and what it lies above it: radius
+    grows by at most a cell from one to the next, so 8 consecutive rings, one register, serve all.
+
+    Attributes:
+        exposure_HW: uint8, counted pixels in the cell.
+        bin_HW: uint16, ring * N_SECTORS + sector.
+        lowest: uint16 (H, groups), least ring of the group.
+        above: uint8 (H, 8 * groups), 0 to 7; what lies beyond the row repeats its last cell.
+    """
+
+    exposure_HW: NDArray[np.uint8]
+    bin_HW: NDArray[np.uint16]
+    lowest: NDArray[np.uint16]
+    above: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class CellTables:
     """What the cells of a detector are, made once for a geometry and a mask.
 
@@ -78,8 +100,7 @@ class CellTables:
         ring_HW: int32, ring index of the cell.
         bin_HW: int32, ring * N_SECTORS + sector.
         exposure_N: float32, counted pixels in the bin.
-        narrow_bin_HW: `bin_HW` as uint16 in host memory, which a core reads for every frame.
-        narrow_exposure_HW: `exposure_HW` as uint8, likewise.
+        narrow: the same tables as a core reads them for every frame.
         radius_N: float64 numpy, mean distance from the beam centre in pixels along fs.
         cos2_N: float64 numpy, mean x^2 / r^2.
         n_rings: rings from the innermost to the outermost cell.
@@ -91,8 +112,7 @@ class CellTables:
     ring_HW: torch.Tensor
     bin_HW: torch.Tensor
     exposure_N: torch.Tensor
-    narrow_bin_HW: NDArray[np.uint16]
-    narrow_exposure_HW: NDArray[np.uint8]
+    narrow: NarrowTables
     radius_N: NDArray[np.float64]
     cos2_N: NDArray[np.float64]
     n_rings: int
@@ -156,13 +176,28 @@ def cell_tables(
         ring_HW=torch.from_numpy(ring.astype(np.int32)).to(device),
         bin_HW=torch.from_numpy(index.astype(np.int32)).to(device),
         exposure_N=torch.from_numpy(weight.astype(np.float32)).to(device),
-        narrow_bin_HW=index.astype(np.uint16),
-        narrow_exposure_HW=exposure.astype(np.uint8),
+        narrow=_narrow(exposure, ring, index),
         radius_N=mean(radius),
         cos2_N=mean(cos2),
         n_rings=n_rings,
         n_valid=int(valid.sum()),
         smoothing=_smoothing(n_rings, height, width, device),
+    )
+
+
+def _narrow(
+    exposure: NDArray[np.float32], ring: NDArray[np.int64], index: NDArray[np.int64]
+) -> NarrowTables:
+    height, width = ring.shape
+    groups = np.pad(ring, ((0, 0), (0, -width % GROUP)), "edge").reshape(height, -1, GROUP)
+    lowest = groups.min(axis=2)
+    # Eight cells that begin on the edge of a ring may, by rounding, end in a ninth.
+    above = np.minimum(groups - lowest[:, :, None], GROUP - 1)
+    return NarrowTables(
+        exposure_HW=exposure.astype(np.uint8),
+        bin_HW=index.astype(np.uint16),
+        lowest=lowest.astype(np.uint16),
+        above=above.reshape(height, -1).astype(np.uint8),
     )
 
 

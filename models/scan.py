@@ -121,7 +121,7 @@ def scan_compiled(
         host_counts(sums_BHW),
         host_counts(maxima_BHW),
         mean_BHW.contiguous().numpy(),
-        tables.narrow_exposure_HW,
+        tables.narrow.exposure_HW,
         columns,
         shape,
         CANDIDATES_PER_SCALE,

@@ -129,12 +129,16 @@ def test_compiled_suppression_is_that_of_torch():
 
 def test_tables_that_do_not_fit_are_refused():
     (sums, maxima), tables = maps_of((67, 300), 0.1)
-    beyond = tables.narrow_bin_HW.copy()
-    beyond[-1, -1] = tables.exposure_N.numel()
-    with pytest.raises(ValueError, match="bin"):
-        background.estimate_compiled(sums, dataclasses.replace(tables, narrow_bin_HW=beyond))
-    fewer = tables.narrow_exposure_HW[1:]
-    smaller = dataclasses.replace(tables, narrow_exposure_HW=fewer)
+
+    def with_narrow(**changed):
+        return dataclasses.replace(tables, narrow=dataclasses.replace(tables.narrow, **changed))
+
+    for name, n in (("bin_HW", tables.exposure_N.numel()), ("lowest", tables.n_rings)):
+        beyond = getattr(tables.narrow, name).copy()
+        beyond[-1, -1] = n
+        with pytest.raises(ValueError, match="ring or bin"):
+            background.estimate_compiled(sums, with_narrow(**{name: beyond}))
+    smaller = with_narrow(exposure_HW=tables.narrow.exposure_HW[1:])
     with pytest.raises(ValueError, match="exposure"):
         background.estimate_compiled(sums, smaller)
     with pytest.raises(ValueError, match="exposure"):
