@@ -1,0 +1,237 @@
+"""`evaluate`: how good weights are on frames with a known truth, in tables, pictures and JSON.
+
+One rule: everything is a function of weights, patterns, options and seed; what is scored once is
+kept in the folder, so a stopped evaluation goes on and another one beside it is the same.
+Series in `evaluate_plans.py`, scores in `evaluate_scoring.py`, figures in `evaluate_gate.py`,
+`evaluate_blanks.py`, `evaluate_comparison.py`, their words in `evaluate_tables.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from hitfinder.models.gate import GateMode
+from hitfinder.models.weights import load
+from hitfinder.sim.physics import Detector, data_sets
+from hitfinder.workers import evaluate_sections as sections
+from hitfinder.workers.bench import describe_machine
+from hitfinder.workers.config import ConfigError
+from hitfinder.workers.evaluate_frames import digest, load_patterns
+from hitfinder.workers.evaluate_kinds import blank_kinds, chance_settings, held_out_settings
+from hitfinder.workers.evaluate_plans import (
+    SeriesPlan,
+    blank_plans,
+    chance_plans,
+    gate_plans,
+    held_out_plans,
+)
+from hitfinder.workers.evaluate_report import Section, write_report
+from hitfinder.workers.evaluate_scorers import ScorerName
+from hitfinder.workers.evaluate_scores import Scored, ScoreFolder
+from hitfinder.workers.evaluate_scoring import Task, chosen_frames, score_all
+
+PARTS = ("gate", "positions", "comparison", "held-out", "blanks", "calibration")
+OURS, FORGETFUL = "this gate", "series model off"
+RATE = 1e-3
+HEADLINE = "How good the hit finder is"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What to evaluate and how thoroughly.
+
+    Attributes:
+        out: folder for the report, its pictures and the scores kept.
+        weights: file; None for the shipped ones.
+        data: pattern files, folders of them or data set trees, shown beside the shipped patterns.
+        parts: some of `PARTS`.
+        n_blanks: of each kind.
+        n_patterns: most that are shown of a data set.
+        repeats: times a pattern is shown at each strength.
+        n_slow_patterns: patterns of a data set that slow scorers look at.
+        n_chance: frames of a data set for the probabilities.
+        ablation: label -> weights file.
+        processes: that draw and score.
+        seed: of everything.
+        datasets: to show.
+        detector_shape: (ss, fs).
+    """
+
+    out: Path
+    weights: Path | None = None
+    data: tuple[Path, ...] = ()
+    parts: tuple[str, ...] = PARTS
+    n_blanks: int = 10_000
+    n_patterns: int = 32
+    repeats: int = 2
+    n_slow_patterns: int = 8
+    n_chance: int = 600
+    ablation: Mapping[str, Path] = field(default_factory=dict)
+    processes: int = 2
+    seed: int = 0
+    datasets: tuple[str, ...] = tuple(data_sets())
+    detector_shape: tuple[int, int] = Detector().shape
+
+
+QUICK: dict[str, Any] = {"n_blanks": 400, "n_patterns": 4, "repeats": 1, "n_slow_patterns": 2}
+QUICK["n_chance"] = 60
+
+
+def evaluate(options: EvaluateOptions, console: Console) -> Path:
+    """Evaluate, print the report and return its path.
+
+    Raises:
+        ModelError: unusable weights.
+        SimulationError: data that holds no patterns.
+    """
+    study = _Study(options, console)
+    study.score()
+    found = {part: study.section(part) for part in options.parts}
+    report = write_report(options.out, HEADLINE, study.made(), found)
+    console.print(Markdown(report.read_text()))
+    console.print(f"written to {report}", soft_wrap=True)
+    return report
+
+
+class _Study:
+    """An evaluation under way: its plans, its scorers, the scores that are there."""
+
+    def __init__(self, options: EvaluateOptions, console: Console) -> None:
+        self._options, self._console = options, console
+        self._loaded = load(options.weights)
+        thresholds = self._loaded.calibration
+        self._shipped = {str(m): thresholds.threshold(m, RATE) for m in GateMode}
+        patterns = load_patterns(options.data)
+        self._n_patterns = {
+            name: min(len(patterns[name]), options.n_patterns) for name in options.datasets
+        }
+        digests = {name: digest(patterns[name]) for name in patterns}
+        self._folder = ScoreFolder(options.out / "scores", digests, options.detector_shape)
+        self._ours = ScorerName(OURS, "live", options.weights)
+        self._others = [ScorerName(FORGETFUL, "forgetful", options.weights)]
+        self._others += [
+            ScorerName(label, "live", path) for label, path in options.ablation.items()
+        ]
+        self._plans = self._planned()
+
+    def _planned(self) -> dict[str, list[SeriesPlan]]:
+        o = self._options
+        planned: dict[str, Callable[[], list[SeriesPlan]]] = {
+            "gate": lambda: gate_plans(self._n_patterns, o.repeats, o.seed),
+            "held-out": lambda: held_out_plans(
+                held_out_settings(), o.datasets, o.n_patterns, o.seed
+            ),
+            "blanks": lambda: blank_plans(blank_kinds(), o.datasets, o.n_blanks, o.seed),
+            "calibration": lambda: chance_plans(chance_settings(), o.datasets, o.n_chance, o.seed),
+        }
+        wanted = {"gate" if p in ("positions", "comparison") else p for p in o.parts}
+        return {part: make() for part, make in planned.items() if part in wanted}
+
+    def score(self) -> None:
+        """Score what is not scored yet."""
+        o = self._options
+        tasks = []
+        for part, plans in self._plans.items():
+            scorers = [self._ours]
+            if part == "gate" and "comparison" in o.parts:
+                scorers += self._others
+            for plan in plans:
+                paths = [(s, self._path(plan, s)) for s in scorers]
+                wanted = tuple((s, path) for s, path in paths if not path.exists())
+                task = Task(plan, wanted, o.n_slow_patterns)
+                if wanted and task.n_frames:
+                    tasks.append(task)
+        if tasks:
+            shape = o.detector_shape
+            score_all(tasks, self._folder, o.data, shape, o.processes, self._console)
+
+    def section(self, part: str) -> Section:
+        """Return a part's figures in words."""
+        out = self._options.out
+        if part == "comparison":
+            return sections.comparison(self._same_frames(), self._whole_series(), out)
+        if part == "positions":
+            return sections.positions(self._scored("gate", self._ours))
+        scored = self._scored(part, self._ours)
+        if part == "blanks":
+            return sections.blanks(scored, self._shipped)
+        if part == "calibration":
+            return sections.calibration(scored, out)
+        return sections.gate(part, scored, self._shipped, out)
+
+    def made(self) -> dict[str, Any]:
+        """Return what the figures were made with."""
+        o = self._options
+        return {
+            "command": " ".join(["hitfinder-stream", *sys.argv[1:]]),
+            "weights": f"{self._loaded.card.get('name')}, {self._loaded.model_id}",
+            "thresholds": {m: f"{t:.6g}" for m, t in self._shipped.items()},
+            "patterns": self._n_patterns,
+            "seed": o.seed,
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": describe_machine("cpu"),
+        }
+
+    def _same_frames(self) -> dict[str, list[Scored]]:
+        """Return every scorer's scores of the frames that the slow ones look at."""
+        n = self._options.n_slow_patterns
+        found: dict[str, list[Scored]] = {}
+        for scorer in (self._ours, *self._others):
+            for series in self._scored("gate", scorer, n_patterns=n):
+                chosen = chosen_frames(series.plan, n)
+                found.setdefault(scorer.label, []).append(series.only(chosen))
+        return found
+
+    def _whole_series(self) -> dict[str, list[Scored]]:
+        """Return the scores of those that look at all frames, of the normal flux."""
+        live = [s for s in (self._ours, *self._others) if not s.is_slow]
+        return {
+            s.label: [
+                x for x in self._scored("gate", s) if len(chosen_frames(x.plan, n_patterns=1))
+            ]
+            for s in live
+        }
+
+    def _scored(
+        self, part: str, scorer: ScorerName, n_patterns: int | None = None
+    ) -> list[Scored]:
+        found = []
+        for plan in self._plans[part]:
+            if n_patterns is not None and not len(chosen_frames(plan, n_patterns)):
+                continue
+            found.append(Scored.of(plan, self._folder.read(self._path(plan, scorer))))
+        return found
+
+    def _path(self, plan: SeriesPlan, scorer: ScorerName) -> Path:
+        part = f"-{self._options.n_slow_patterns}" if scorer.is_slow else ""
+        return self._folder.path(plan, scorer.digest() + part)
+
+
+def options_of(
+    *, parts: str, ablation: Sequence[str], is_quick: bool, data: Sequence[Path], **given: Any
+) -> EvaluateOptions:
+    """Return options from a command line's words.
+
+    Raises:
+        ConfigError: a part that is none, or an ablation that is not NAME=WEIGHTS.
+    """
+    rows: dict[str, Path] = {}
+    for word in ablation:
+        name, found, path = word.partition("=")
+        if not (name and found and path) or name in (*rows, OURS, FORGETFUL):
+            raise ConfigError(f"--ablation: got {word!r}; expected NAME=WEIGHTS, each name once")
+        rows[name] = Path(path)
+    chosen = tuple(p.strip() for p in parts.split(",")) if parts else PARTS
+    unknown = [part for part in chosen if part not in PARTS]
+    if unknown:
+        raise ConfigError(f"--parts: got {unknown[0]!r}; expected some of {', '.join(PARTS)}")
+    options = EvaluateOptions(parts=chosen, ablation=rows, data=tuple(data), **given)
+    return replace(options, **QUICK) if is_quick else options
