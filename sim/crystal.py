@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, sici
 
-from hitfinder.sim.patterns import Pattern, Spots, gather, gaussian_pixels, spot_sigma_px
+from hitfinder.sim.patterns import Pattern, Spots
 from hitfinder.sim.physics import PULSE_PHOTONS, R_E_M, Detector, SimulationError, wavelength_A
 from hitfinder.sim.reflections import Crystal, orient
+from hitfinder.sim.spot_shapes import BraggSpots, render
 
 BEAM_RADIUS_M = 5e-6
 BEAM_DIRECTION = np.array([0.0, 0.0, 1.0])
 # Reflections fainter than this (photons) are left out: a shot shows none of them.
 FAINT_PHOTONS = 0.01
+# Spots this far off the array are kept: their wings may reach it.
+MARGIN_PX = 64
 # Excitation is looked for this many widths 1/L of the transform beyond the band. Its tail there is
 # 1e-6 of the peak, and only the strongest low orders still show.
 TAIL_WIDTHS = 200.0
@@ -37,6 +40,7 @@ class Beam:
         clen_m: camera length.
         bandwidth: full relative width of the top hat.
         divergence_mrad: FWHM of the directions in the beam; widens spots and excitation alike.
+        divergence_ratio: its part along ss over its part along fs; their product stays.
         n_photons: photons in the pulse.
         radius_m: of the disc that they fall on evenly.
     """
@@ -45,13 +49,48 @@ class Beam:
     clen_m: float
     bandwidth: float = 0.01
     divergence_mrad: float = 0.0
+    divergence_ratio: float = 1.0
     n_photons: float = PULSE_PHOTONS
     radius_m: float = BEAM_RADIUS_M
+
+    @property
+    def sigma_rad(self) -> tuple[float, float]:
+        """Sigma of the directions along (ss, fs), in radian."""
+        sigma, part = fwhm_sigma(self.divergence_mrad * 1e-3), np.sqrt(self.divergence_ratio)
+        return float(sigma * part), float(sigma / part)
 
     @property
     def fluence_per_m2(self) -> float:
         """Photons a square metre."""
         return self.n_photons / (np.pi * self.radius_m**2)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One crystal: a block of cells, or a mosaic of such blocks.
+
+    Attributes:
+        size_um: edge of the block.
+        mosaicity_deg: FWHM of the mosaic blocks' tilts; 0 for a perfect crystal.
+    """
+
+    size_um: float = 10.0
+    mosaicity_deg: float = 0.0
+
+    @property
+    def size_A(self) -> float:
+        """Edge in Angstrom."""
+        return self.size_um * 1e4
+
+    @property
+    def tilt_rad(self) -> float:
+        """Sigma of the tilts about any axis, in radian."""
+        return fwhm_sigma(np.radians(self.mosaicity_deg))
+
+
+def fwhm_sigma(fwhm: float) -> float:
+    """Return the sigma of a Gaussian given by its full width at half maximum."""
+    return float(fwhm / np.sqrt(8 * np.log(2)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,32 +129,31 @@ def _excite(
     crystal: Crystal,
     axes_inv_A: NDArray[np.float64],
     beam: Beam,
-    size_A: float,
+    block: Block,
     g_max_inv_A: float,
 ) -> Excitation:
     """Find the reflections up to g_max that some photon of the band can excite."""
     n = int(np.searchsorted(crystal.g_inv_A, g_max_inv_A))
     k_inv_A = 1 / wavelength_A(beam.photon_energy_eV)
     k_first, k_last = k_inv_A * (1 - beam.bandwidth / 2), k_inv_A * (1 + beam.bandwidth / 2)
-    margin = TAIL_WIDTHS / size_A + g_max_inv_A * 4 * _sigma_rad(beam.divergence_mrad)
-    # On a sphere 2 k g_z + g^2 = 0; this first sieve needs g_z alone.
-    g_z = crystal.hkl[:n] @ axes_inv_A[:, 2]
-    g2 = crystal.g_inv_A[:n].astype(np.float64) ** 2
-    outside = (g_z + g2 / (2 * k_last) > margin) | (g_z + g2 / (2 * k_first) < -margin)
-    near = np.flatnonzero(~outside & (g2 > 0))
+    tilts_rad = 4 * (max(beam.sigma_rad) + block.tilt_rad)
+    margin = TAIL_WIDTHS / block.size_A + g_max_inv_A * tilts_rad
+    # On a sphere 2 k g_z + g^2 = 0; this first sieve needs g_z alone, and single precision does.
+    rough_z = crystal.hkl[:n].astype(np.float32) @ axes_inv_A[:, 2].astype(np.float32)
+    g2_all = np.square(crystal.g_inv_A[:n])
+    outside = (rough_z + g2_all * np.float32(0.5 / k_last) > margin) | (
+        rough_z + g2_all * np.float32(0.5 / k_first) < -margin
+    )
+    near = np.flatnonzero(~outside & (g2_all > 0))
     g = crystal.hkl[near] @ axes_inv_A
-    g2, g_z, g_xy2 = g2[near], g[:, 2], g[:, 0] ** 2 + g[:, 1] ** 2
+    g_z, g_xy2 = g[:, 2], g[:, 0] ** 2 + g[:, 1] ** 2
+    g2 = g_xy2 + g_z**2
     s_first, s_last = (np.sqrt(g_xy2 + (g_z + k) ** 2) - k for k in (k_first, k_last))
     best = np.clip(g2 / np.maximum(-2 * g_z, 1e-12), k_first, k_last)
     outgoing = g + best[:, None] * BEAM_DIRECTION
     normal = outgoing / np.linalg.norm(outgoing, axis=1, keepdims=True)
-    n_cells = size_A / np.array(crystal.lengths_A)
+    n_cells = block.size_A / np.array(crystal.lengths_A)
     return Excitation(near, g, s_first, s_last, best, normal @ axes_inv_A.T / n_cells)
-
-
-def _sigma_rad(divergence_mrad: float) -> float:
-    """Return the sigma in radian of a Gaussian divergence given by its FWHM."""
-    return divergence_mrad * 1e-3 / float(np.sqrt(8 * np.log(2)))
 
 
 def _sinc2_below(u: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -125,30 +163,32 @@ def _sinc2_below(u: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(0.5 + sine_integral / np.pi - np.sin(np.pi * safe) ** 2 / (np.pi**2 * safe))
 
 
-def _mean_transform_A(excited: Excitation, beam: Beam) -> NDArray[np.float64]:
+def _mean_transform_A(excited: Excitation, beam: Beam, block: Block) -> NDArray[np.float64]:
     """Return the block's transform across the sphere, of area 1, averaged over the band: Angstrom.
 
-    A parallel beam sees sinc^2; a divergent one a Gaussian as wide as both together.
+    A perfect crystal in a parallel beam sees sinc^2; divergence and mosaic tilts make it a
+    Gaussian as wide as all of them together.
     """
-    block, first, last = excited.block_A, excited.s_first_inv_A, excited.s_last_inv_A
+    block_A, first, last = excited.block_A, excited.s_first_inv_A, excited.s_last_inv_A
     # A band narrower than a thousandth of the transform is one energy; this keeps it finite.
-    width = np.maximum(first - last, 1e-3 / block)
+    width = np.maximum(first - last, 1e-3 / block_A)
     middle = (first + last) / 2
     upper, lower = middle + width / 2, middle - width / 2
-    sigma_rad = _sigma_rad(beam.divergence_mrad)
-    if sigma_rad == 0:
-        return (_sinc2_below(upper * block) - _sinc2_below(lower * block)) / width
-    across = np.hypot(excited.g_inv_A[:, 0], excited.g_inv_A[:, 1]) * sigma_rad
-    sigma = np.hypot(across, 1 / (np.sqrt(2 * np.pi) * block))
+    if max(beam.sigma_rad) == block.tilt_rad == 0:
+        return (_sinc2_below(upper * block_A) - _sinc2_below(lower * block_A)) / width
+    g, (along_ss, along_fs) = excited.g_inv_A, beam.sigma_rad
+    beams = np.hypot(g[:, 0] * along_fs, g[:, 1] * along_ss)
+    tilts = np.linalg.norm(g, axis=1) * block.tilt_rad
+    sigma = np.sqrt(beams**2 + tilts**2 + 1 / (2 * np.pi * block_A**2))
     return np.asarray((ndtr(upper / sigma) - ndtr(lower / sigma)) / width)
 
 
 def spot_photons(
-    crystal: Crystal, excited: Excitation, beam: Beam, size_A: float
+    crystal: Crystal, excited: Excitation, beam: Beam, block: Block
 ) -> NDArray[np.float64]:
     """Return the expected photons of each excited reflection, over its whole spot and the band."""
-    n_cells = float(np.prod(size_A / np.array(crystal.lengths_A)))
-    integrated = n_cells / crystal.volume_A3 * _mean_transform_A(excited, beam)
+    n_cells = float(np.prod(block.size_A / np.array(crystal.lengths_A)))
+    integrated = n_cells / crystal.volume_A3 * _mean_transform_A(excited, beam, block)
     scale = beam.fluence_per_m2 * R_E_M**2
     f2 = crystal.f2[excited.chosen].astype(np.float64)
     return np.asarray(scale * f2 * integrated / excited.k_inv_A**2)
@@ -191,37 +231,86 @@ def _g_max_inv_A(detector: Detector, beam: Beam, center_px: tuple[float, float])
     return float(2 * k_max * np.sin(two_theta / 2))
 
 
-def bragg_pattern(
+def _shapes(
+    excited: Excitation,
+    row: NDArray[np.intp],
+    outgoing: NDArray[np.float64],
+    detector: Detector,
+    beam: Beam,
+    block: Block,
+    radial_stretch: float,
+) -> NDArray[np.float64]:
+    """Return each spot's covariance in pixels, (n, 3): the beam's, the block's, and the tilts'.
+
+    A tilted block reflects like a tilted mirror: by 2 tilts along the radius, as far as the band
+    has an energy for it, and by 2 sin(theta) tilts across.
+    """
+    scale_px = beam.clen_m / detector.pixel_size_m / outgoing[:, 2]
+    across_out = np.hypot(outgoing[:, 0], outgoing[:, 1])
+    radial = outgoing[:, :2] / np.maximum(across_out, 1e-12)[:, None]
+    k = np.linalg.norm(outgoing, axis=1)
+    half_px2 = (scale_px / excited.block_A[row]) ** 2 / (2 * np.pi)
+    distance_px = beam.clen_m / detector.pixel_size_m
+    sin_theta = np.linalg.norm(outgoing - k[:, None] * BEAM_DIRECTION, axis=1) / (2 * k)
+    tan_theta = sin_theta / np.sqrt(1 - sin_theta**2)
+    # The band's own spread of angles, as the sigma of a top hat.
+    band_rad = 2 * tan_theta * max(beam.bandwidth, 1e-9) / np.sqrt(12)
+    tilt_rad = 2 * block.tilt_rad * band_rad / np.hypot(2 * block.tilt_rad, band_rad + 1e-30)
+    along_px2 = (tilt_rad * distance_px) ** 2
+    aside_px2 = (2 * sin_theta * block.tilt_rad * distance_px) ** 2
+    var_ss, var_fs = ((sigma * distance_px) ** 2 for sigma in beam.sigma_rad)
+    r_fs, r_ss = radial.T
+    ss = var_ss + half_px2 + along_px2 * r_ss**2 + aside_px2 * r_fs**2
+    cross = (along_px2 - aside_px2) * r_ss * r_fs
+    fs = var_fs + half_px2 + along_px2 * r_fs**2 + aside_px2 * r_ss**2
+    if radial_stretch == 1:
+        return np.stack([ss, cross, fs], axis=1)
+    more = radial_stretch - 1
+    t_ss, t_cross, t_fs = 1 + more * r_ss**2, more * r_ss * r_fs, 1 + more * r_fs**2
+    return np.stack(
+        [
+            t_ss**2 * ss + 2 * t_ss * t_cross * cross + t_cross**2 * fs,
+            t_ss * t_cross * ss + (t_ss * t_fs + t_cross**2) * cross + t_cross * t_fs * fs,
+            t_cross**2 * ss + 2 * t_cross * t_fs * cross + t_fs**2 * fs,
+        ],
+        axis=1,
+    )
+
+
+def bragg_spots(
     crystal: Crystal,
     detector: Detector,
     beam: Beam,
     quaternion_wxyz: NDArray[np.floating],
-    crystal_um: float = 10.0,
+    block: Block | None = None,
     beam_center_px: tuple[float, float] | None = None,
-) -> Pattern:
-    """Compute the noise-free Bragg pattern of one crystal in one pulse.
+    radial_stretch: float = 1.0,
+) -> BraggSpots:
+    """Compute which spots one crystal shows in one pulse, how bright and how wide.
 
     Args:
         crystal: cell and |F|^2; reflections beyond its resolution are absent.
         detector: shape and pixel size.
         beam: energy, band, divergence, flux and camera length.
         quaternion_wxyz: orientation (see `orient`).
-        crystal_um: edge of the block of cells.
+        block: size and mosaicity; 10 um and perfect by default.
         beam_center_px: (fs, ss) from the corner; the detector's own by default.
+        radial_stretch: every spot's width along the radius is this many times its own.
 
     Returns:
-        Expected photons per pixel, gaps not masked; spots of at least 0.01 photons.
+        Spots of at least 0.01 expected photons, on the array or near it.
 
     Raises:
         SimulationError: a crystal size that is not positive.
     """
-    if crystal_um <= 0:
-        raise SimulationError(f"crystal size {crystal_um} um; expected a positive size")
-    size_A, center_px = crystal_um * 1e4, beam_center_px or detector.center_px
+    block = block or Block()
+    if block.size_um <= 0:
+        raise SimulationError(f"crystal size {block.size_um} um; expected a positive size")
+    center_px = beam_center_px or detector.center_px
     axes = orient(crystal, quaternion_wxyz)
-    excited = _excite(crystal, axes, beam, size_A, _g_max_inv_A(detector, beam, center_px))
-    photons = spot_photons(crystal, excited, beam, size_A)
-    row, point, photons = _split_tails(excited, photons, axes, size_A)
+    excited = _excite(crystal, axes, beam, block, _g_max_inv_A(detector, beam, center_px))
+    photons = spot_photons(crystal, excited, beam, block)
+    row, point, photons = _split_tails(excited, photons, axes, block.size_A)
     outgoing = point + excited.k_inv_A[row, None] * BEAM_DIRECTION
     seen = (photons >= FAINT_PHOTONS) & (outgoing[:, 2] > 0)
     row, outgoing = row[seen], outgoing[seen]
@@ -234,25 +323,33 @@ def bragg_pattern(
         hkl=crystal.hkl[chosen],
         d_A=(1 / crystal.g_inv_A[chosen]).astype(np.float32),
     )
-    beam_px = spot_sigma_px(beam.divergence_mrad, beam.clen_m, detector.pixel_size_m)
-    size_px = scale_px / (np.sqrt(2 * np.pi) * excited.block_A[row])
-    return render(detector.shape, spots, np.hypot(beam_px, size_px))
+    shapes = _shapes(excited, row, outgoing, detector, beam, block, radial_stretch)
+    near = _near_array(detector, spots)
+    return BraggSpots(spots[near], shapes[near])
 
 
-def render(shape: tuple[int, int], spots: Spots, sigma_px: NDArray[np.floating]) -> Pattern:
-    """Spread spots as Gaussians over the pixels of an array; a sharp spot stays in one pixel.
+def _near_array(detector: Detector, spots: Spots) -> NDArray[np.bool_]:
+    """Say which spots lie on the array or so near it that their light may fall on it."""
+    n_ss, n_fs = detector.shape
+    on_ss = (spots.ss > -MARGIN_PX) & (spots.ss < n_ss + MARGIN_PX)
+    return np.asarray(on_ss & (spots.fs > -MARGIN_PX) & (spots.fs < n_fs + MARGIN_PX))
 
-    Args:
-        shape: (ss, fs).
-        spots: what to draw.
-        sigma_px: (n,), one sigma a spot.
+
+def bragg_pattern(
+    crystal: Crystal,
+    detector: Detector,
+    beam: Beam,
+    quaternion_wxyz: NDArray[np.floating],
+    crystal_um: float = 10.0,
+    beam_center_px: tuple[float, float] | None = None,
+) -> Pattern:
+    """Compute the noise-free Bragg pattern of one perfect crystal in one pulse.
+
+    Returns:
+        Expected photons per pixel, gaps not masked; spots of at least 0.01 photons. Arguments
+        and errors as `bragg_spots`.
     """
-    reach = int(np.ceil(4 * float(sigma_px.max(initial=0.0)) + 0.5))
-    at_ss, at_fs = np.rint(spots.ss).astype(np.int64), np.rint(spots.fs).astype(np.int64)
-    shares_ss = gaussian_pixels(spots.ss - at_ss, sigma_px, reach)
-    shares_fs = gaussian_pixels(spots.fs - at_fs, sigma_px, reach)
-    photons = spots.photons[:, None, None] * shares_ss[:, :, None] * shares_fs[:, None, :]
-    steps = np.arange(-reach, reach + 1)
-    ss = np.broadcast_to((at_ss[:, None] + steps)[:, :, None], photons.shape)
-    fs = np.broadcast_to((at_fs[:, None] + steps)[:, None, :], photons.shape)
-    return gather(shape, ss.ravel(), fs.ravel(), photons.ravel(), spots)
+    found = bragg_spots(
+        crystal, detector, beam, quaternion_wxyz, Block(crystal_um), beam_center_px
+    )
+    return render(detector.shape, found)

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from hitfinder.sim.crystal_pool import SPACE_GROUPS, CrystalKind
+from hitfinder.sim.defects import Defects
 from hitfinder.sim.nuisances import Nuisances, Span
 from hitfinder.sim.patterns import Pattern
 from hitfinder.sim.physics import PULSE_PHOTONS, Detector, SimulationError, data_sets
@@ -32,15 +34,29 @@ class FrameSettings:
         divergence_mrad: FWHM of the beam's divergence, which widens spots; 0 = as computed.
         bandwidth: full relative width of the top hat (a pair evenly in the logarithm); shipped
             patterns have 1 %.
+        mosaicity_deg: FWHM of the mosaic blocks' tilts (generator only).
+        divergence_ratio: divergence along ss over that along fs, their product kept (a pair evenly
+            in the logarithm; generator only).
+        radial_stretch: factor on the spots' width along the radius (generator only).
+        n_crystals: crystals in the beam of a hit; a pair is drawn evenly, both ends included.
+        crystals: what the generator shoots: proteinase K, made-up cells, or one or the other.
+        cell_A: edges of made-up cells (a pair evenly in the logarithm).
+        space_groups: of made-up crystals, drawn evenly.
+        thickness: factor on the jet's 100 um of water.
         thickness_jitter: relative sigma of the water's thickness.
+        center_shift_px: how far the beam centre is off, in a random direction.
         center_jitter_px: sigma of the beam centre along each axis.
-        nuisances: streak, rings and stray spots; None for plain water.
+        horizontal_polarization: share of the beam polarised along fs; the rest is along ss.
+        nuisances: streak, rings, halo, stray and salt spots; None for plain water.
+        defects: dead pixels, beam stop and shadows, the same through a series; None for none.
         n_hot_pixels: hot pixels, at fixed places for a seed.
         hot_photons: mean counts of a hot pixel, each drawn once evenly in the logarithm.
         patterns: "shipped" (8 orientations a set, or the source's `pattern_sets`) or "generator"
             (a new one every hit).
         vary: also show shipped patterns mirrored and turned by 180 degrees.
         dtype: pixel type.
+        count_cutoff: no pixel counts more; None for the type's own limit.
+        kind: name of such frames, told by each of them.
     """
 
     datasets: tuple[str, ...] = ("02",)
@@ -52,14 +68,27 @@ class FrameSettings:
     crystal_um: Span = SHIPPED_CRYSTAL_UM
     divergence_mrad: Span = 0.0
     bandwidth: Span = SHIPPED_BANDWIDTH
+    mosaicity_deg: Span = 0.0
+    divergence_ratio: Span = 1.0
+    radial_stretch: Span = 1.0
+    n_crystals: int | tuple[int, int] = 1
+    crystals: CrystalKind = "1IC6"
+    cell_A: Span = (40.0, 200.0)
+    space_groups: tuple[str, ...] = SPACE_GROUPS
+    thickness: Span = 1.0
     thickness_jitter: float = 0.0
+    center_shift_px: Span = 0.0
     center_jitter_px: float = 0.0
+    horizontal_polarization: Span = 1.0
     nuisances: Nuisances | None = None
+    defects: Defects | None = None
     n_hot_pixels: int = 0
     hot_photons: Span = (1.0, 1000.0)
     patterns: Literal["shipped", "generator"] = "shipped"
     vary: bool = False
     dtype: Literal["uint8", "uint16", "uint32"] = "uint16"
+    count_cutoff: int | None = None
+    kind: str = ""
 
 
 def check_settings(
@@ -104,6 +133,10 @@ def _check_shipped(settings: FrameSettings, detector: Detector) -> None:
         "bandwidth": SHIPPED_BANDWIDTH,
         "photon_energy_eV": None,
         "clen_m": None,
+        "mosaicity_deg": 0.0,
+        "divergence_ratio": 1.0,
+        "radial_stretch": 1.0,
+        "crystals": "1IC6",
     }
     for name, value in fixed.items():
         asked = getattr(settings, name)

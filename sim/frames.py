@@ -1,33 +1,28 @@
 """Exposures with their truth: Poisson frames of water, Bragg spots and what else is on a detector.
 
 One rule: a frame is a function of (settings, detector, seed, frame number) alone, whichever
-frames were drawn before. Gap pixels hold the pixel type's highest value, as an Eiger sends them,
-and no other pixel reaches it. Numbers and model: `physics.py`, `patterns.py`, `crystal.py`.
+frames were drawn before and whichever form is asked for. Gap pixels hold the pixel type's highest
+value, as an Eiger sends them, and no other pixel reaches it. Numbers and model: `physics.py`,
+`shots.py`, `crystal.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hitfinder.sim.crystal import Beam, bragg_pattern
+from hitfinder.sim.crystal_pool import CrystalPool
+from hitfinder.sim.defects import dark_pixels
+from hitfinder.sim.exposure import Exposure, Photons
 from hitfinder.sim.frame_settings import FrameSettings, check_settings
 from hitfinder.sim.nuisances import Nuisances, Span, draw_nuisances, draw_span
-from hitfinder.sim.patterns import (
-    Pattern,
-    Spots,
-    no_spots,
-    place,
-    shipped_patterns,
-    spot_sigma_px,
-    widen,
-)
+from hitfinder.sim.patterns import Pattern
 from hitfinder.sim.physics import (
     JET_THICKNESS_M,
-    PULSE_PHOTONS,
     DataSet,
     Detector,
     WaterField,
@@ -35,85 +30,43 @@ from hitfinder.sim.physics import (
     water_field,
     water_form_factor,
 )
-from hitfinder.sim.reflections import Crystal, random_quaternion, read_crystal
+from hitfinder.sim.reflections import Crystal
+from hitfinder.sim.shots import GeneratedCrystals, RecordedCrystals, Scene, Shot, blank
+from hitfinder.sim.spot_shapes import BraggSpots
 
 __all__ = [
     "Exposure",
     "FrameSettings",
     "FrameSource",
     "Nuisances",
+    "Photons",
     "Span",
     "draw_background",
-    "draw_counts",
 ]
 
 # A reflection is in the truth from this many expected photons on (physics.md, peak positions).
 TRUTH_PHOTONS = 3.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Exposure:
-    """One frame and everything that is true of it.
-
-    Attributes:
-        frame: its number.
-        image: (ss, fs) counts in photons, gap pixels at the type's highest value.
-        is_hit: a crystal was in the beam (its spots may still be too faint to see).
-        dataset: the data set's name, None where energy and camera length were drawn freely.
-        photon_energy_eV, clen_m, n_photons, strength, thickness_m: what the frame was made with.
-        beam_center_px: (fs, ss) from the array's corner.
-        spots: reflections of at least 3 expected photons whose centre is on an active pixel.
-        bragg: the expected Bragg photons (gaps not masked), None for a blank.
-        bragg_counts: int64, the Bragg photons that came, one number for each `bragg.index`.
-    """
-
-    frame: int
-    image: NDArray[np.unsignedinteger]
-    is_hit: bool
-    dataset: str | None
-    photon_energy_eV: float
-    clen_m: float
-    n_photons: float
-    strength: float
-    thickness_m: float
-    beam_center_px: tuple[float, float]
-    spots: Spots
-    bragg: Pattern | None
-    bragg_counts: NDArray[np.int64]
+# Water of so many settings is kept: data sets come again and again, drawn settings never do.
+KEPT_FIELDS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """What one frame is made with, but for its crystal; see `Exposure`."""
-
-    is_hit: bool
-    setting: DataSet
-    n_photons: float
-    strength: float
-    thickness_m: float
-    center_px: tuple[float, float]
+def _highest(dtype: str) -> int:
+    """Return the largest count: the type's highest value marks gaps."""
+    return int(np.iinfo(dtype).max) - 1
 
 
-def _add_saturating(
-    image: NDArray[np.unsignedinteger], index: NDArray[np.integer], counts: NDArray[np.int64]
-) -> None:
-    """Add counts to distinct flat pixels; a pixel stops one below the type's highest value."""
-    highest = int(np.iinfo(image.dtype).max) - 1
-    image[index] = np.minimum(image[index].astype(np.int64) + counts, highest)
+def _lay(photons: NDArray[np.int32], n_pixels: int, dtype: str) -> NDArray[np.unsignedinteger]:
+    """Count photons one by one; for so few in a pixel that none fills even a uint8."""
+    image = np.zeros(n_pixels, dtype)
+    np.add.at(image, photons, image.dtype.type(1))
+    return image
 
 
-def draw_counts(photons: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw Poisson counts of a sparse pattern: one for each expected number of photons.
-
-    Wide spots name far more pixels than photons come: then the photons are placed one by one.
-    """
-    total = float(photons.sum(dtype=np.float64))
-    if total > len(photons):
-        return rng.poisson(photons)
-    cumulative = np.cumsum(photons, dtype=np.float64)
-    landed = rng.random(int(rng.poisson(total))) * total
-    pixel = np.minimum(np.searchsorted(cumulative, landed, side="right"), len(photons) - 1)
-    return np.bincount(pixel, minlength=len(photons))
+def _pile(field: WaterField, rng: np.random.Generator, dtype: str) -> NDArray[np.unsignedinteger]:
+    """Draw a bright field pixel by pixel: flat counts."""
+    return np.minimum(rng.poisson(field.mean()).ravel(), _highest(dtype)).astype(dtype)
 
 
 def draw_background(
@@ -121,14 +74,27 @@ def draw_background(
 ) -> NDArray[np.unsignedinteger]:
     """Draw one frame of water: flat counts of `dtype`, gaps not masked."""
     photons = field.draw(rng)
-    highest = int(np.iinfo(dtype).max) - 1
     if photons is None:
-        counts = rng.poisson(field.mean()).ravel()
-        return np.minimum(counts, highest).astype(dtype)
-    # A mean below 0.25 photons never fills even a uint8 pixel, so plain addition is enough.
-    image = np.zeros(len(field.y2) * len(field.x2), dtype)
-    np.add.at(image, photons, image.dtype.type(1))
-    return image
+        return _pile(field, rng, dtype)
+    return _lay(photons, len(field.y2) * len(field.x2), dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Light:
+    """What met the array in one frame, before the detector had its say.
+
+    Attributes:
+        scene, shot: see there.
+        water: flat pixel of every water photon; none where `bright` is given.
+        bright: flat counts of water that was drawn pixel by pixel.
+        others: flat pixel of every other photon.
+    """
+
+    scene: Scene
+    shot: Shot
+    water: NDArray[np.int32]
+    bright: NDArray[np.unsignedinteger] | None
+    others: NDArray[np.int32]
 
 
 class FrameSource:
@@ -138,9 +104,14 @@ class FrameSource:
         settings: what the frames are like.
         seed: the same seed gives the same frames.
         detector: the array; by default the EIGER2 4M.
-        crystals: what the generator shoots, one drawn evenly for each hit; by default 1IC6.
+        crystals: what the generator shoots, one drawn evenly for each hit, instead of
+            `settings.crystals`.
         pattern_sets: data set -> patterns to show instead of the shipped ones, expected photons
             at 3e8 a pulse on 75 um pixels (`patterns="shipped"` only).
+
+    Attributes:
+        hot_index: flat index of the hot pixels.
+        dark: bool (ss, fs), pixels that `settings.defects` keeps from the light.
 
     Raises:
         SimulationError: settings that contradict each other or name no data set.
@@ -154,22 +125,30 @@ class FrameSource:
         crystals: tuple[Crystal, ...] = (),
         pattern_sets: Mapping[str, Sequence[Pattern]] | None = None,
     ) -> None:
-        self.settings = settings or FrameSettings()
+        self.settings = s = settings or FrameSettings()
         self.seed = seed
         self.detector = detector or Detector()
-        check_settings(self.settings, self.detector, pattern_sets)
+        check_settings(s, self.detector, pattern_sets)
+        self.dark = np.zeros(self.detector.shape, np.bool_)
+        if s.defects is not None:
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,)))
+            self.dark = dark_pixels(s.defects, self.detector, rng)
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
-        n_hot = self.settings.n_hot_pixels
-        active = np.flatnonzero(~self.detector.gap_mask)
+        active = np.flatnonzero(~(self.detector.gap_mask | self.dark))
+        n_hot = s.n_hot_pixels
         self.hot_index = rng.choice(active, n_hot, replace=False) if n_hot else active[:0]
-        span = self.settings.hot_photons
-        self._hot_mean = np.array([draw_span(rng, span, log=True) for _ in range(n_hot)])
+        self._hot_mean = np.array([draw_span(rng, s.hot_photons, log=True) for _ in range(n_hot)])
+        self._dark_index = np.flatnonzero(self.dark)
+        self._is_blind = (self.dark | self.detector.gap_mask).reshape(-1)
+        self._limit = min(_highest(s.dtype), s.count_cutoff or _highest(s.dtype))
+        self._fields: dict[Scene, WaterField] = {}
         self._form_factor = water_form_factor()
-        self._crystals = crystals
-        if self.settings.patterns == "generator" and not crystals:
-            self._crystals = (read_crystal(),)
-        self._pattern_sets: dict[str, Sequence[Pattern]] = dict(pattern_sets or {})
-        self._widened: dict[tuple[str, int, float], Pattern] = {}
+        self._targets: RecordedCrystals | GeneratedCrystals
+        if s.patterns == "shipped":
+            self._targets = RecordedCrystals(s, self.detector, pattern_sets)
+        else:
+            pool = CrystalPool(s.crystals, seed, s.cell_A, s.space_groups, crystals)
+            self._targets = GeneratedCrystals(s, self.detector, pool)
 
     def __iter__(self) -> Iterator[Exposure]:
         """Yield frame 0, 1, 2, ... without end."""
@@ -181,45 +160,78 @@ class FrameSource:
     def draw(self, frame: int) -> Exposure:
         """Return one exposure; the same number always gives the same frame.
 
-        The scene, the background's photons and the Bragg photons come from three streams of
-        chance: with `hit_fraction` 0 and 1 a frame number gives the same water without and with
-        its crystal, and another flux shows the same crystal.
+        The scene, the background's photons and the Bragg photons come from streams of chance of
+        their own: with `hit_fraction` 0 and 1 a frame number gives the same water without and
+        with its crystal, and another flux shows the same crystal.
         """
-        rng, background_rng, bragg_rng = self._streams(frame)
-        scene = self._scene(rng)
-        image = self._background(scene, background_rng)
-        bragg, counts = None, np.zeros(0, np.int64)
-        if scene.is_hit:
-            bragg = self._pattern(rng, scene)
-            counts = draw_counts(bragg.photons, bragg_rng)
-            lit = np.flatnonzero(counts)
-            _add_saturating(image, bragg.index[lit], counts[lit])
+        light = self._expose(frame)
+        image = self._image(light)
         image[self.detector.gap_index] = np.iinfo(image.dtype).max
         return Exposure(
-            frame=frame,
-            image=image.reshape(self.detector.shape),
-            is_hit=scene.is_hit,
-            dataset=scene.setting.name or None,
-            photon_energy_eV=scene.setting.photon_energy_eV,
-            clen_m=scene.setting.clen_m,
-            n_photons=scene.n_photons,
-            strength=scene.strength,
-            thickness_m=scene.thickness_m,
-            beam_center_px=scene.center_px,
-            spots=self._truth(bragg),
-            bragg=bragg,
-            bragg_counts=counts,
+            image=image.reshape(self.detector.shape), **self._truth(frame, light.scene, light.shot)
         )
 
-    def _streams(self, frame: int) -> list[np.random.Generator]:
-        """Return independent generators for a frame's scene, background and Bragg photons."""
-        return [
-            np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0, frame, stream)))
-            for stream in range(3)
-        ]
+    def draw_photons(self, frame: int) -> Photons:
+        """Return the same frame as its lit pixels, without making an image.
 
-    def _scene(self, rng: np.random.Generator) -> _Scene:
-        """Draw what one frame is made with, but for its crystal."""
+        But for frames of more than 0.25 photons a pixel, which are drawn pixel by pixel.
+        """
+        light = self._expose(frame)
+        if light.bright is None:
+            index, met = _runs(np.concatenate((light.water, light.others)))
+        else:
+            image = self._image(light)
+            index = np.flatnonzero(image).astype(np.int32)
+            met = image[index].astype(np.int64)
+        seen = ~self._is_blind[index]
+        counts = np.minimum(met[seen], self._limit)
+        return Photons(
+            index=index[seen],
+            counts=counts.astype(np.uint32),
+            **self._truth(frame, light.scene, light.shot),
+        )
+
+    def draw_batch(self, frames: Sequence[int]) -> list[Photons]:
+        """Return several frames as their lit pixels, in the order asked for."""
+        return [self.draw_photons(frame) for frame in frames]
+
+    def _expose(self, frame: int) -> _Light:
+        """Draw everything that meets the array."""
+        rng, background_rng, bragg_rng, extra = (
+            np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0, frame, stream)))
+            for stream in range(4)
+        )
+        scene = self._scene(rng, extra)
+        field = self._field(scene)
+        water = field.draw(background_rng)
+        bright = _pile(field, background_rng, self.settings.dtype) if water is None else None
+        hot = background_rng.poisson(self._hot_mean)
+        others = [np.repeat(self.hot_index, hot).astype(np.int32)]
+        if self.settings.nuisances is not None:
+            others.append(self._nuisances(self.settings.nuisances, scene, background_rng))
+        shot = blank()
+        if scene.is_hit:
+            shot = self._targets.shoot(scene, rng, extra, bragg_rng)
+            others.append(shot.photons)
+        none = np.zeros(0, np.int32)
+        return _Light(
+            scene, shot, none if water is None else water, bright, np.concatenate(others)
+        )
+
+    def _image(self, light: _Light) -> NDArray[np.unsignedinteger]:
+        """Count what met the array: flat, gaps not marked."""
+        dtype = self.settings.dtype
+        n_ss, n_fs = self.detector.shape
+        image = _lay(light.water, n_ss * n_fs, dtype) if light.bright is None else light.bright
+        index, counts = _runs(light.others)
+        image[index] = np.minimum(image[index] + counts, self._limit)
+        if light.bright is not None and self.settings.count_cutoff is not None:
+            np.minimum(image, image.dtype.type(self._limit), out=image)
+        image[self._dark_index] = 0
+        return image
+
+    def _scene(self, rng: np.random.Generator, extra: np.random.Generator) -> Scene:
+        """Draw what one frame is made with, but for its crystals."""
         s = self.settings
         is_hit = bool(rng.random() < s.hit_fraction)
         setting = self._setting(rng)
@@ -227,9 +239,15 @@ class FrameSource:
         strength = draw_span(rng, s.strength, log=True)
         thickness_m = JET_THICKNESS_M * max(0.0, 1 + s.thickness_jitter * rng.standard_normal())
         shift_fs, shift_ss = s.center_jitter_px * rng.standard_normal(2)
+        thickness_m *= draw_span(extra, s.thickness)
+        shift_px, angle = draw_span(extra, s.center_shift_px), extra.uniform(0, 2 * np.pi)
         center_fs, center_ss = self.detector.center_px
-        center_px = (float(center_fs + shift_fs), float(center_ss + shift_ss))
-        return _Scene(is_hit, setting, n_photons, strength, thickness_m, center_px)
+        center_px = (
+            float(center_fs + shift_fs + shift_px * np.cos(angle)),
+            float(center_ss + shift_ss + shift_px * np.sin(angle)),
+        )
+        polarized = draw_span(extra, s.horizontal_polarization)
+        return Scene(is_hit, setting, n_photons, strength, thickness_m, polarized, center_px)
 
     def _setting(self, rng: np.random.Generator) -> DataSet:
         """Choose a frame's energy and camera length; no name where either was drawn freely."""
@@ -244,82 +262,73 @@ class FrameSource:
             photon_energy_eV=draw_span(rng, energy_eV),
         )
 
-    def _background(self, scene: _Scene, rng: np.random.Generator) -> NDArray[np.unsignedinteger]:
-        """Draw water, nuisances and hot pixels: flat counts, gaps not masked."""
-        energy_eV, clen_m = scene.setting.photon_energy_eV, scene.setting.clen_m
-        field = water_field(
-            self.detector,
-            energy_eV,
-            clen_m,
-            scene.n_photons,
-            scene.thickness_m,
-            scene.center_px,
-            form_factor=self._form_factor,
-        )
-        image = draw_background(field, rng, self.settings.dtype)
-        if len(self.hot_index):
-            _add_saturating(image, self.hot_index, rng.poisson(self._hot_mean))
-        if self.settings.nuisances is not None:
-            photons = draw_nuisances(
-                self.settings.nuisances,
-                rng,
+    def _field(self, scene: Scene) -> WaterField:
+        """Return the scene's water, which is the same with and without a crystal."""
+        key = replace(scene, is_hit=False, strength=1.0)
+        if key not in self._fields:
+            if len(self._fields) == KEPT_FIELDS:
+                self._fields.clear()
+            self._fields[key] = water_field(
                 self.detector,
-                energy_eV,
-                clen_m,
+                scene.setting.photon_energy_eV,
+                scene.setting.clen_m,
                 scene.n_photons,
+                scene.thickness_m,
                 scene.center_px,
+                scene.horizontal_polarization,
+                form_factor=self._form_factor,
             )
-            _add_saturating(image, *np.unique(photons, return_counts=True))
-        return image
+        return self._fields[key]
 
-    def _pattern(self, rng: np.random.Generator, scene: _Scene) -> Pattern:
-        """Return the expected Bragg photons of one hit."""
-        s = self.settings
-        divergence_mrad = draw_span(rng, s.divergence_mrad)
-        n_photons = scene.n_photons * scene.strength
-        if s.patterns == "shipped":
-            pattern = self._shipped(rng, scene, divergence_mrad)
-            return pattern.scaled(n_photons / PULSE_PHOTONS)
-        beam = Beam(
+    def _nuisances(
+        self, nuisances: Nuisances, scene: Scene, rng: np.random.Generator
+    ) -> NDArray[np.int32]:
+        return draw_nuisances(
+            nuisances,
+            rng,
+            self.detector,
             scene.setting.photon_energy_eV,
             scene.setting.clen_m,
-            bandwidth=draw_span(rng, s.bandwidth, log=True),
-            divergence_mrad=divergence_mrad,
-            n_photons=n_photons,
-        )
-        crystal = self._crystals[int(rng.integers(len(self._crystals)))]
-        crystal_um = draw_span(rng, s.crystal_um, log=True)
-        turn = random_quaternion(rng)
-        return bragg_pattern(crystal, self.detector, beam, turn, crystal_um, scene.center_px)
+            scene.n_photons,
+            scene.center_px,
+        ).astype(np.int32)
 
-    def _shipped(self, rng: np.random.Generator, scene: _Scene, divergence_mrad: float) -> Pattern:
-        """Choose one shipped pattern, as wide as asked for, on this detector, at 3e8 photons."""
-        name = scene.setting.name
-        if name not in self._pattern_sets:
-            self._pattern_sets[name] = shipped_patterns(name)
-        patterns = self._pattern_sets[name]
-        chosen = int(rng.integers(len(patterns)))
-        turned = rng.random(2) < 0.5
-        flip = (bool(turned[0]), bool(turned[1])) if self.settings.vary else (False, False)
-        sigma_px = spot_sigma_px(divergence_mrad, scene.setting.clen_m)
-        key = (name, chosen, sigma_px)
-        wide = self._widened.get(key) or widen(patterns[chosen], sigma_px)
-        if not isinstance(self.settings.divergence_mrad, tuple):
-            # At most 8 patterns of 9 data sets; a width drawn anew would never be met again.
-            self._widened[key] = wide
-        home_fs, home_ss = Detector().center_px
-        center_fs, center_ss = scene.center_px
-        shift_px = (round(center_ss - home_ss), round(center_fs - home_fs))
-        if flip == (False, False) and shift_px == (0, 0) and wide.shape == self.detector.shape:
-            return wide
-        return place(wide, self.detector.shape, shift_px, flip)
+    def _truth(self, frame: int, scene: Scene, shot: Shot) -> dict[str, Any]:
+        """Return the fields of `Truth`."""
+        bragg = self._visible(shot.bragg)
+        index, counts = _runs(shot.photons)
+        return {
+            "frame": frame,
+            "kind": self.settings.kind,
+            "is_hit": scene.is_hit,
+            "dataset": scene.setting.name or None,
+            "photon_energy_eV": scene.setting.photon_energy_eV,
+            "clen_m": scene.setting.clen_m,
+            "n_photons": scene.n_photons,
+            "strength": scene.strength,
+            "thickness_m": scene.thickness_m,
+            "horizontal_polarization": scene.horizontal_polarization,
+            "beam_center_px": scene.center_px,
+            "n_crystals": shot.n_crystals,
+            "spots": bragg.spots,
+            "spot_sigma_px": bragg.sigma_px,
+            "bragg_index": index,
+            "bragg_counts": counts,
+            "expect": shot.expect,
+        }
 
-    def _truth(self, bragg: Pattern | None) -> Spots:
-        """Return the spots a frame can show: bright enough, and centred on an active pixel."""
-        if bragg is None:
-            return no_spots()
-        spots = bragg.spots
+    def _visible(self, bragg: BraggSpots) -> BraggSpots:
+        """Return the spots a frame can show: bright enough, and centred on a pixel that sees."""
         n_ss, n_fs = self.detector.shape
-        ss = np.clip(np.rint(spots.ss), 0, n_ss - 1).astype(np.int64)
-        fs = np.clip(np.rint(spots.fs), 0, n_fs - 1).astype(np.int64)
-        return spots[(spots.photons >= TRUTH_PHOTONS) & ~self.detector.gap_mask[ss, fs]]
+        bright = np.flatnonzero(bragg.spots.photons >= TRUTH_PHOTONS)
+        ss, fs = (np.rint(at[bright]).astype(np.int64) for at in (bragg.spots.ss, bragg.spots.fs))
+        on = (ss >= 0) & (ss < n_ss) & (fs >= 0) & (fs < n_fs)
+        on[on] = ~self._is_blind[ss[on] * n_fs + fs[on]]
+        return BraggSpots(bragg.spots[bright[on]], bragg.covariance_px2[bright[on]])
+
+
+def _runs(photons: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return each pixel that photons met, ascending, and how many met it."""
+    ordered = np.sort(photons)
+    begins = np.flatnonzero(np.diff(ordered, prepend=-1))
+    return ordered[begins], np.diff(begins, append=len(ordered))

@@ -8,6 +8,7 @@ each pixel of at least 1e-3 photons (`make_data.py`; 1.3e-4 of the photons are d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
@@ -65,6 +66,16 @@ def no_spots() -> Spots:
     """Return spots of length 0, for a blank."""
     none = np.zeros(0, np.float32)
     return Spots(none, none, none, np.zeros((0, 3), np.int16), none)
+
+
+def join_spots(lists: Sequence[Spots]) -> Spots:
+    """Return one list of several."""
+    return Spots(
+        *(
+            np.concatenate([getattr(spots, name) for spots in (no_spots(), *lists)])
+            for name in ("fs", "ss", "photons", "hkl", "d_A")
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,6 +145,19 @@ def gather(
         np.abs(spots.fs - (shape[1] - 1) / 2) <= shape[1] / 2
     )
     return Pattern(shape, index, summed, spots[on_array])
+
+
+def total(patterns: Sequence[Pattern]) -> Pattern:
+    """Return the sum of one or more patterns on arrays of the same shape, spots of all of them."""
+    if len(patterns) == 1:
+        return patterns[0]
+    shape = patterns[0].shape
+    index, photons = _sum_repeated(
+        np.concatenate([p.index for p in patterns]),
+        np.concatenate([p.photons for p in patterns]),
+        shape[0] * shape[1],
+    )
+    return Pattern(shape, index, photons, join_spots([p.spots for p in patterns]))
 
 
 def find_spots(

@@ -28,6 +28,9 @@ RADIAL_STEPS = 32768
 # Above this many expected photons a pixel a frame is drawn pixel by pixel, not photon by photon.
 DENSE_PHOTONS_PER_PX = 0.25
 
+# So many candidates at a time stay in the cache while they are thinned.
+CACHED_CANDIDATES = 16384
+
 
 class SimulationError(HitfinderError):
     """The simulator was asked for something it cannot make (operator)."""
@@ -157,7 +160,7 @@ class WaterField:
         """Return the mean image, float32 (ss, fs), photons a pixel a shot, gaps not masked."""
         return self.at(self.x2[None, :], self.y2[:, None])
 
-    def draw(self, rng: np.random.Generator) -> NDArray[np.int64] | None:
+    def draw(self, rng: np.random.Generator) -> NDArray[np.int32] | None:
         """Draw one Poisson frame as the flat pixel index of every photon, in no order.
 
         Candidates fall evenly on the array at the highest mean and stay with the ratio of the
@@ -169,12 +172,17 @@ class WaterField:
         if bound > DENSE_PHOTONS_PER_PX:
             return None
         n = int(rng.poisson(bound * n_ss * n_fs))
-        fs = rng.integers(0, n_fs, n, dtype=np.uint16)
-        ss = rng.integers(0, n_ss, n, dtype=np.uint16)
-        keep = rng.random(n, dtype=np.float32) * np.float32(bound) < self.at(
-            self.x2[fs], self.y2[ss]
-        )
-        return ss[keep].astype(np.int64) * n_fs + fs[keep]
+        all_fs = rng.integers(0, n_fs, n, dtype=np.uint16)
+        all_ss = rng.integers(0, n_ss, n, dtype=np.uint16)
+        level = rng.random(n, dtype=np.float32)
+        level *= np.float32(bound)
+        kept = [np.zeros(0, np.int32)]
+        for begin in range(0, n, CACHED_CANDIDATES):
+            part = slice(begin, begin + CACHED_CANDIDATES)
+            fs, ss = all_fs[part], all_ss[part]
+            keep = np.flatnonzero(level[part] < self.at(self.x2[fs], self.y2[ss]))
+            kept.append(ss[keep].astype(np.int32) * np.int32(n_fs) + fs[keep])
+        return np.concatenate(kept)
 
 
 def water_field(
