@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -24,6 +26,8 @@ from hitfinder.sim.physics import Detector, data_sets
 from hitfinder.workers import evaluate_sections as sections
 from hitfinder.workers.bench import describe_machine
 from hitfinder.workers.config import ConfigError
+from hitfinder.workers.evaluate_cost import measure_cost
+from hitfinder.workers.evaluate_daemon import daemon_plans, judge_live
 from hitfinder.workers.evaluate_frames import digest, load_patterns
 from hitfinder.workers.evaluate_kinds import blank_kinds, chance_settings, held_out_settings
 from hitfinder.workers.evaluate_plans import (
@@ -33,12 +37,13 @@ from hitfinder.workers.evaluate_plans import (
     gate_plans,
     held_out_plans,
 )
-from hitfinder.workers.evaluate_report import Section, write_report
+from hitfinder.workers.evaluate_report import Section, kept, write_report
 from hitfinder.workers.evaluate_scorers import ScorerName
 from hitfinder.workers.evaluate_scores import Scored, ScoreFolder
 from hitfinder.workers.evaluate_scoring import Task, chosen_frames, score_all
 
-PARTS = ("gate", "positions", "comparison", "held-out", "blanks", "calibration")
+SCORED_PARTS = ("gate", "positions", "comparison", "held-out", "blanks", "calibration")
+PARTS = (*SCORED_PARTS, "cost", "daemon")
 OURS, FORGETFUL = "this gate", "series model off"
 RATE = 1e-3
 HEADLINE = "How good the hit finder is"
@@ -58,6 +63,7 @@ class EvaluateOptions:
         repeats: times a pattern is shown at each strength.
         n_slow_patterns: patterns of a data set that slow scorers look at.
         n_chance: frames of a data set for the probabilities.
+        n_rounds: times each step is timed.
         ablation: label -> weights file.
         processes: that draw and score.
         seed: of everything.
@@ -74,6 +80,7 @@ class EvaluateOptions:
     repeats: int = 2
     n_slow_patterns: int = 8
     n_chance: int = 600
+    n_rounds: int = 60
     ablation: Mapping[str, Path] = field(default_factory=dict)
     processes: int = 2
     seed: int = 0
@@ -81,8 +88,15 @@ class EvaluateOptions:
     detector_shape: tuple[int, int] = Detector().shape
 
 
-QUICK: dict[str, Any] = {"n_blanks": 400, "n_patterns": 4, "repeats": 1, "n_slow_patterns": 2}
-QUICK["n_chance"] = 60
+QUICK = {
+    "n_blanks": 400,
+    "n_patterns": 4,
+    "repeats": 1,
+    "n_slow_patterns": 2,
+    "n_chance": 60,
+    "n_rounds": 15,
+}
+"""Most of each that a quick look takes."""
 
 
 def evaluate(options: EvaluateOptions, console: Console) -> Path:
@@ -109,7 +123,7 @@ class _Study:
         self._loaded = load(options.weights)
         thresholds = self._loaded.calibration
         self._shipped = {str(m): thresholds.threshold(m, RATE) for m in GateMode}
-        patterns = load_patterns(options.data)
+        self._patterns = patterns = load_patterns(options.data)
         self._n_patterns = {
             name: min(len(patterns[name]), options.n_patterns) for name in options.datasets
         }
@@ -144,11 +158,11 @@ class _Study:
             if part == "gate" and "comparison" in o.parts:
                 scorers += self._others
             for plan in plans:
-                paths = [(s, self._path(plan, s)) for s in scorers]
+                looking = [s for s in scorers if len(self._chosen(plan, s))]
+                paths = [(s, self._path(plan, s)) for s in looking]
                 wanted = tuple((s, path) for s, path in paths if not path.exists())
-                task = Task(plan, wanted, o.n_slow_patterns)
-                if wanted and task.n_frames:
-                    tasks.append(task)
+                if wanted:
+                    tasks.append(Task(plan, wanted, o.n_slow_patterns))
         if tasks:
             shape = o.detector_shape
             score_all(tasks, self._folder, o.data, shape, o.processes, self._console)
@@ -156,6 +170,8 @@ class _Study:
     def section(self, part: str) -> Section:
         """Return a part's figures in words."""
         out = self._options.out
+        if part not in SCORED_PARTS:
+            return kept(self._folder.section_path(part, self._key()), lambda: self._make(part))
         if part == "comparison":
             return sections.comparison(self._same_frames(), self._whole_series(), out)
         if part == "positions":
@@ -166,6 +182,21 @@ class _Study:
         if part == "calibration":
             return sections.calibration(scored, out)
         return sections.gate(part, scored, self._shipped, out)
+
+    def _key(self) -> str:
+        """Return all that a section without series depends on."""
+        o = self._options
+        counts = (self._n_patterns, o.n_slow_patterns, o.n_rounds, o.seed)
+        return f"{self._ours.digest()} {counts}"
+
+    def _make(self, part: str) -> Section:
+        o, detector = self._options, Detector(shape=self._options.detector_shape)
+        if part == "cost":
+            return sections.cost(measure_cost(o.weights, detector, o.n_rounds))
+        n_patterns = {k: min(n, o.n_slow_patterns) for k, n in self._n_patterns.items()}
+        plans = daemon_plans(n_patterns, o.seed)
+        run = judge_live(plans, self._patterns, detector, o.weights, self._console)
+        return sections.daemon(run, self._shipped)
 
     def made(self) -> dict[str, Any]:
         """Return what the figures were made with."""
@@ -210,6 +241,9 @@ class _Study:
             found.append(Scored.of(plan, self._folder.read(self._path(plan, scorer))))
         return found
 
+    def _chosen(self, plan: SeriesPlan, scorer: ScorerName) -> NDArray[np.int64]:
+        return chosen_frames(plan, self._options.n_slow_patterns if scorer.is_slow else None)
+
     def _path(self, plan: SeriesPlan, scorer: ScorerName) -> Path:
         part = f"-{self._options.n_slow_patterns}" if scorer.is_slow else ""
         return self._folder.path(plan, scorer.digest() + part)
@@ -234,4 +268,7 @@ def options_of(
     if unknown:
         raise ConfigError(f"--parts: got {unknown[0]!r}; expected some of {', '.join(PARTS)}")
     options = EvaluateOptions(parts=chosen, ablation=rows, data=tuple(data), **given)
-    return replace(options, **QUICK) if is_quick else options
+    if not is_quick:
+        return options
+    least: dict[str, Any] = {name: min(getattr(options, name), n) for name, n in QUICK.items()}
+    return replace(options, **least)

@@ -50,7 +50,7 @@ def blank_rates(scored: Sequence[Scored], shipped: Mapping[str, float]) -> list[
         plan = series.plan
         for output in OUTPUTS:
             passed = series.output(output) > shipped[output]
-            for among in (ALL, plan.dataset, f"{plan.n_photons:.0e} photons"):
+            for among in (ALL, plan.dataset, f"{plan.n_photons:.0e} photons".replace("e+0", "e")):
                 counted[output, plan.kind, among].append(passed)
             counted[output, plan.kind, "first frames"].append(passed[:FIRST_FRAMES])
     return [

@@ -51,6 +51,11 @@ class LiveRun:
     announced: int
     problems: tuple[str, ...]
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of all ledgers."""
+        return sum(self.counts.values())
+
 
 def daemon_plans(n_patterns: Mapping[str, int], seed: int) -> list[SeriesPlan]:
     """Plan few strengths of few patterns, all widths and fluxes, hot pixels in one place."""

@@ -23,7 +23,6 @@ from hitfinder.models import metrics
 from hitfinder.models.metrics import Rate, wilson
 from hitfinder.models.spots import Spots
 from hitfinder.sim import patterns as truth
-from hitfinder.sim.frames import Exposure
 from hitfinder.sim.physics import Detector
 
 REACH_PX = 2.0
@@ -82,10 +81,14 @@ class PositionCounter:
         self._limit = limit_photons(sigma_px)
         self._to_gap = _distance_to_gap(detector)
 
-    def count(self, exposure: Exposure, peaks: Spots) -> tuple[Table, Table]:
-        """Return (bins, `COLUMNS`) of the reflections and `REPORTED` of the peaks of a hit."""
-        spots = exposure.spots
-        every = exposure.bragg.spots if exposure.bragg is not None else spots
+    def count(self, spots: truth.Spots, every: truth.Spots, peaks: Spots) -> tuple[Table, Table]:
+        """Return (bins, `COLUMNS`) of the reflections and `REPORTED` of the peaks of a hit.
+
+        Args:
+            spots: reflections of at least 3 expected photons on active pixels.
+            every: all that are named, these included.
+            peaks: as the pipeline reports them.
+        """
         every = every[every.photons >= ANY_PHOTONS]
         sure = peaks.p >= SURE
         at = np.stack((peaks.ss[sure], peaks.fs[sure]), axis=1).astype(np.float64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,17 @@ class Section:
     text: str
     figures: dict[str, Any]
     pictures: list[str] = field(default_factory=list)
+
+
+def kept(path: Path, make: Callable[[], Section]) -> Section:
+    """Return the section kept at `path`; if there is none, make it and keep it."""
+    if path.exists():
+        return Section(**json.loads(path.read_text()))
+    section = make()
+    half = path.with_suffix(".part")
+    half.write_text(json.dumps(plain(section)))
+    half.replace(path)
+    return section
 
 
 def write_report(

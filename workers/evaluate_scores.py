@@ -115,8 +115,12 @@ class ScoreFolder:
     def path(self, plan: SeriesPlan, scorer: str) -> Path:
         """Return where the scores that this scorer (named with its digest) gives lie."""
         depends = (plan, self._shape, self._patterns[plan.dataset], scorer, code_digest())
-        key = hashlib.sha256(repr(depends).encode()).hexdigest()[:16]
-        return self._folder / f"{plan.name}-{key}.npz"
+        return self._folder / f"{plan.name}-{_short(depends)}.npz"
+
+    def section_path(self, part: str, key: str) -> Path:
+        """Return where a section that rests on no series lies."""
+        depends = (part, key, self._shape, sorted(self._patterns.items()), code_digest())
+        return self._folder / f"{part}-{_short(depends)}.json"
 
     def read(self, path: Path) -> SeriesScores:
         """Return kept scores."""
@@ -130,6 +134,10 @@ class ScoreFolder:
             arrays: dict[str, Any] = {f.name: getattr(scores, f.name) for f in fields(scores)}
             np.savez_compressed(file, **arrays)
         half.replace(path)
+
+
+def _short(depends: object) -> str:
+    return hashlib.sha256(repr(depends).encode()).hexdigest()[:16]
 
 
 @cache

@@ -10,7 +10,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -90,12 +97,18 @@ def score_all(
     spawn = multiprocessing.get_context("spawn")
     done = spawn.Value("q", 0)
     given = (tuple(data), detector_shape, folder, done)
+    # One process is this one: another would only load everything again.
+    executor: Executor = (
+        ThreadPoolExecutor(1, "scoring", _prepare, given)
+        if processes == 1
+        else ProcessPoolExecutor(processes, spawn, _prepare, given)
+    )
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     for name in THREAD_SETTINGS:
         os.environ.setdefault(name, "1")
     with (
         Progress(TextColumn("{task.description}"), *columns, console=console) as progress,
-        ProcessPoolExecutor(processes, spawn, _prepare, given) as pool,
+        executor as pool,
     ):
         bar = progress.add_task("frames", total=sum(t.n_frames for t in tasks))
         waiting: set[Future[None]] = {
@@ -146,7 +159,11 @@ def _score(task: Task) -> None:
         exposure = frames.draw(k)
         for scorer, scores, rows in looking:
             if k in rows:
-                _note(scores, rows[k], exposure, scorer.score(exposure), counter)
+                said = scorer.score(exposure)
+                _note(scores, rows[k], exposure, said)
+                if counter is not None and exposure.is_hit and said.peaks is not None:
+                    counted = counter.count(exposure.spots, frames.reflections(k), said.peaks)
+                    scores.reflections[rows[k]], scores.reported[rows[k]] = counted
         with here.done.get_lock():
             here.done.value += 1
     for (_, path), (_, scores, _) in zip(task.wanted, looking, strict=True):
@@ -160,15 +177,7 @@ def _counter(plan: SeriesPlan, detector: Detector) -> PositionCounter | None:
     return PositionCounter(detector, plan.sigma_px)
 
 
-def _note(
-    scores: SeriesScores,
-    row: int,
-    exposure: Exposure,
-    score: Score,
-    counter: PositionCounter | None,
-) -> None:
+def _note(scores: SeriesScores, row: int, exposure: Exposure, score: Score) -> None:
     scores.any[row], scores.spots3[row] = score.any, score.spots3
     scores.is_hit[row] = exposure.is_hit
     scores.n_spots[row] = len(exposure.spots)
-    if counter is not None and exposure.is_hit and score.peaks is not None:
-        scores.reflections[row], scores.reported[row] = counter.count(exposure, score.peaks)

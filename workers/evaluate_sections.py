@@ -13,6 +13,8 @@ from hitfinder.workers import evaluate_plots as plots
 from hitfinder.workers import evaluate_tables as tables
 from hitfinder.workers.evaluate_blanks import FIRST_FRAMES, blank_rates, reliabilities
 from hitfinder.workers.evaluate_comparison import RATE, compare
+from hitfinder.workers.evaluate_cost import Cost
+from hitfinder.workers.evaluate_daemon import LiveRun
 from hitfinder.workers.evaluate_gate import (
     ALL,
     OUTPUTS,
@@ -42,15 +44,19 @@ reflection of half an expected photon or more; `any peak` is right within 2 px +
 COMPARISON = f"""The same frames for every row: one showing of the last patterns at each strength,
 3e8 photons, and some blanks. Cuts for each data set from its blanks among them, at {RATE:g} or the
 least rate that they can tell: kind to scores whose meaning changes with the data set."""
+COST = """Thread time of one core, medians; a memcpy of the same 4M frame in the same minute."""
+DAEMON = """The same kind of series, sent by an emulated detector to `hitfinder-stream run`; rates
+from the rows of its ledgers. Hot pixels stay where they are from series to series."""
 WHOLE = "The same for those that can look at all frames of the series:"
 
 
 def gate(part: str, scored: Sequence[Scored], shipped: Mapping[str, float], out: Path) -> Section:
     """Return hits by strength and flux, and S90."""
     figures = gate_figures(scored, shipped)
-    text = [GATE if part == "gate" else HELD_OUT, tables.sensitivity_table(figures.sensitivity)]
-    text += ["Full crystals, shipped threshold:", tables.full_table(figures)]
+    text = [GATE if part == "gate" else HELD_OUT, tables.sensitivity_table(figures)]
     for output in OUTPUTS:
+        text.append(f"Full crystals, `{output}`, shipped threshold:")
+        text.append(tables.full_table(figures, output))
         text.append(f"Share found by strength, `{output}`, shipped threshold:")
         text.append(tables.strength_table(figures.points, output, SHIPPED))
     text += ["Blanks of these series that pass:", tables.cut_table(figures)]
@@ -96,3 +102,28 @@ def comparison(
     picture = plots.draw_comparison(rows, out / "comparison.png")
     figures = {"same": [asdict(r) for r in rows], "whole": [asdict(r) for r in live]}
     return Section("Beside others", "\n\n".join(text), figures, [picture.name])
+
+
+def cost(measured: Cost) -> Section:
+    """Return what judging costs beside the front end."""
+    figures = {**asdict(measured), "gate_ms": measured.gate_ms, "x_memcpy": measured.x_memcpy}
+    return Section("Cost", f"{COST}\n\n{tables.cost_table(measured)}", figures)
+
+
+def daemon(run: LiveRun, shipped: Mapping[str, float]) -> Section:
+    """Return what the running daemon made of such series."""
+    found = gate_figures(run.scored, shipped)
+    text = [DAEMON, tables.conservation_table(run)]
+    text += [f"wrong: {problem}" for problem in run.problems] or ["Everything adds up."]
+    for output in OUTPUTS:
+        text.append(f"Full crystals, `{output}`, shipped threshold:")
+        text.append(tables.full_table(found, output))
+        text.append(tables.strength_table(found.points, output, SHIPPED))
+    text.append(tables.cut_table(found))
+    figures = {
+        "announced": run.announced,
+        "counts": dict(run.counts),
+        "problems": list(run.problems),
+        **asdict(found),
+    }
+    return Section("Through the daemon", "\n\n".join(text), figures)

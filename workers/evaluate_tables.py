@@ -13,6 +13,8 @@ from hitfinder.models.metrics import Rate, Reliability
 from hitfinder.sim.physics import PULSE_PHOTONS
 from hitfinder.workers.evaluate_blanks import BlankRate
 from hitfinder.workers.evaluate_comparison import Row
+from hitfinder.workers.evaluate_cost import HIT_SHARE, Cost
+from hitfinder.workers.evaluate_daemon import LiveRun
 from hitfinder.workers.evaluate_gate import (
     ALL,
     OUTPUTS,
@@ -20,7 +22,6 @@ from hitfinder.workers.evaluate_gate import (
     SHIPPED,
     GateFigures,
     Point,
-    Sensitivity,
     rate_name,
 )
 from hitfinder.workers.evaluate_plans import FREE, STRENGTHS
@@ -63,24 +64,21 @@ def flux_text(n_photons: float) -> str:
     return "as drawn" if n_photons == FREE else f"{n_photons:.0e}".replace("e+0", "e")
 
 
-def full_table(figures: GateFigures, cut: str = SHIPPED) -> str:
-    """Return the share of full crystals found: data set x flux x width, both outputs."""
-    points = [p for p in figures.points if p.cut == cut]
+def full_table(figures: GateFigures, output: str, cut: str = SHIPPED) -> str:
+    """Return the share of full crystals found: data set x flux x width."""
+    points = [p for p in figures.points if (p.output, p.cut) == (output, cut)]
     top = max(p.strength for p in points)
-    columns = sorted(
-        {(p.output, p.width_mrad, -p.n_photons) for p in points},
-        key=lambda c: (OUTPUTS.index(c[0]), c[2], c[1]),
-    )
-    head = ["set", *(f"{o} {flux_text(-f)} {width_text(w)}" for o, w, f in columns)]
+    columns = sorted({(-p.n_photons, p.width_mrad) for p in points})
+    head = ["set", *(f"{flux_text(-f)} {width_text(w)}" for f, w in columns)]
     rows = []
     for dataset in sorted({p.dataset for p in points}):
         found = {
-            (p.output, p.width_mrad, -p.n_photons): rate_text(p.rate)
+            (-p.n_photons, p.width_mrad): rate_text(p.rate)
             for p in points
             if p.dataset == dataset and p.strength == top
         }
         rows.append([dataset, *(found.get(c, "") for c in columns)])
-    pooled = [rate_text(figures.pooled(o, cut, -f, w)) for o, w, f in columns]
+    pooled = [rate_text(figures.pooled(output, cut, -f, w)) for f, w in columns]
     return table(head, [*rows, [ALL, *pooled]])
 
 
@@ -107,16 +105,21 @@ def s90_text(value: float) -> str:
     return f"<= {value:.3f}" if value <= STRENGTHS[0] else f"{value:.4f}"
 
 
-def sensitivity_table(found: Sequence[Sensitivity]) -> str:
-    """Return S90 by data set, mean and spread."""
+def sensitivity_table(figures: GateFigures) -> str:
+    """Return S90 by data set, mean and spread, beside the blanks that pass the cut."""
+    found = figures.sensitivity
     names = sorted({name for s in found for name in s.by_set})
+    most = max(c.n_photons for c in figures.cuts)
+    passed = {(c.output, c.name): c.passed for c in figures.cuts if c.n_photons == most}
     rows = []
     for s in found:
         spread = f"{s90_text(s.spread.low)} / {s90_text(s.spread.middle)} / "
         spread += s90_text(s.spread.high)
-        row = [s.output, s.cut, width_text(s.width_mrad), f"**{s90_text(s.mean)}**", spread]
+        row = [s.output, s.cut, rate_text(passed[s.output, s.cut]), width_text(s.width_mrad)]
+        row += [f"**{s90_text(s.mean)}**", spread]
         rows.append([*row, *(s90_text(s.by_set[n]) for n in names if n in s.by_set)])
-    head = ["output", "cut", "spots", "geometric mean", "16 / 50 / 84 %", *names]
+    head = ["output", "cut", "blanks that pass", "spots", "geometric mean", "16 / 50 / 84 %"]
+    head += names
     return table(head, rows)
 
 
@@ -199,3 +202,24 @@ def comparison_table(rows: Sequence[Row]) -> str:
         cells = [r.label, r.output, f"{r.rate:.1e}", *shown]
         body.append([*cells, rate_text(r.full), str(r.n_frames)])
     return table([*head, f"full crystals, {PULSE_PHOTONS:.0e} photons", "frames"], body)
+
+
+def cost_table(cost: Cost) -> str:
+    """Return what judging costs."""
+    memcpy = cost.memcpy_ms
+    steps = {
+        "memcpy of a decoded frame": memcpy,
+        "pool 4 x 4 (front end)": cost.pool_ms,
+        "background (front end)": cost.background_ms,
+        "judge a blank, background included": cost.blank_ms,
+        "judge a hit, background included": cost.hit_ms,
+        f"**gate and heads at {HIT_SHARE:.0%} hits, background left out**": cost.gate_ms,
+    }
+    rows = [[name, f"{ms:.2f}", f"{ms / memcpy:.2f}"] for name, ms in steps.items()]
+    return table(["step, one core", "ms", "x memcpy"], rows)
+
+
+def conservation_table(run: LiveRun) -> str:
+    """Return what became of the announced frames."""
+    head = ["announced", *run.counts, "sum"]
+    return table(head, [[str(n) for n in (run.announced, *run.counts.values(), run.n_rows)]])

@@ -6,7 +6,17 @@ import pytest
 
 from hitfinder.workers.cli import main
 
-COMMANDS = ("run", "replay", "simulate", "subscribe", "bench", "capture", "check", "train")
+COMMANDS = (
+    "run",
+    "replay",
+    "simulate",
+    "subscribe",
+    "bench",
+    "capture",
+    "check",
+    "train",
+    "evaluate",
+)
 
 
 def _exit_of(arguments: list[str]) -> int | str | None:
@@ -32,6 +42,8 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
         (["bench", "--frames", "0"], "--frames"),
         (["bench", "--device", "abacus"], "abacus"),
         (["train", "--out", "weights.pickle"], ".safetensors"),
+        (["evaluate", "--parts", "gate,luck"], "luck"),
+        (["evaluate", "--ablation", "no scales"], "NAME=WEIGHTS"),
     ],
 )
 def test_wrong_usage_is_named(
