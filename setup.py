@@ -1,4 +1,4 @@
-"""The compiled parts: block decoding, pooling, atomic words (stream/_kernels.h), and cells."""
+"""The compiled parts: block decoding, pooling and atomic words (stream/), cells (models/)."""
 
 from setuptools import Extension, setup
 
@@ -23,5 +23,6 @@ setup(
                 "-fno-trapping-math",
             ],
         ),
+        Extension("hitfinder.models._lit", sources=["models/_lit.c"], extra_compile_args=FLAGS),
     ]
 )

@@ -225,6 +225,33 @@ def pool_frame(
     )
 
 
+def pool_again(
+    pooled: Pooled,
+    image: NDArray[np.unsignedinteger],
+    valid: NDArray[np.bool_],
+    pixels: NDArray[np.int64],
+) -> Pooled:
+    """Return a frame's maps after pixels were taken out of its mask.
+
+    Args:
+        pooled: as they were made before.
+        image: uint8, uint16 or uint32 (ss, fs).
+        valid: bool (ss, fs), the mask as it is now.
+        pixels: flat indices of those that left it, each once.
+    """
+    sums, maxima = pooled.sums.copy(), pooled.maxima.copy()
+    row, column = np.divmod(pixels, image.shape[1])
+    top = np.iinfo(image.dtype).max
+    counts = image.reshape(-1)[pixels]
+    n_photons = pooled.n_photons - int(counts[counts != top].sum(dtype=np.int64))
+    for i, j in np.unique(np.stack((row, column)) // CELL_PX, axis=1).T.tolist():
+        cell = np.s_[i * CELL_PX : (i + 1) * CELL_PX, j * CELL_PX : (j + 1) * CELL_PX]
+        counted = image[cell][valid[cell] & (image[cell] != top)]
+        sums[i, j] = min(int(counted.sum(dtype=np.int64)), 2**32 - 1)
+        maxima[i, j] = counted.max(initial=0)
+    return Pooled(sums, maxima, n_photons, pooled.n_saturated - int((counts == top).sum()))
+
+
 def _writable(array: NDArray[Any]) -> NDArray[Any]:
     """Return an array that torch may wrap: shared memory is often mapped read-only."""
     return np.require(array, requirements=("C", "W"))

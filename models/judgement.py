@@ -31,6 +31,8 @@ class Judgement:
         n_saturated: counted pixels that read the largest value of their type.
         radial_counts: float32 (2, bins): background photons and counted pixels per ring and
             sector, what `SeriesPosterior.add` takes; on misses too.
+        n_learned: version of what the series had taught, with which the frame was judged.
+        flux_scale: its background over the mean of the series' misses before it.
     """
 
     is_hit: bool
@@ -48,3 +50,5 @@ class Judgement:
     background_photons_per_px: float
     n_saturated: int
     radial_counts: NDArray[np.float32]
+    n_learned: int
+    flux_scale: float

@@ -1,32 +1,35 @@
 """The pipeline: frames in, judgements out. Peaks first; only if present energy, then clen.
 
-One rule: a frame is judged by itself and the series' stated tables, so a batch gives what one by
-one gives, and a frame judged again after a restart gets the same verdict. The header's energy
-and camera length are never looked at.
+One rule: a frame is judged by itself, the series' stated tables and the version that it names of
+what the series has taught, so the same frames in the same order give the same verdicts, and one
+frame judged again with its version gives its own. The header's energy and camera length are
+never looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hitfinder.models import background, heads, scan, weights
+from hitfinder.models import background, heads, learned, scan, weights
 from hitfinder.models.errors import ModelError
 from hitfinder.models.frontend import (
     CELL_PX,
     CellTables,
     Pooled,
     cell_tables,
+    pool_again,
     pool_frame,
 )
 from hitfinder.models.gate import GateMode, Places, features, merge, sigmoid
 from hitfinder.models.geometry import Geometry
 from hitfinder.models.judgement import Judgement
+from hitfinder.models.series_model import SeriesModel
 from hitfinder.models.spots import MAX_PEAKS, Spots, locate, no_spots
 from hitfinder.models.uploads import Uploader
 
@@ -42,18 +45,73 @@ CUDA_BATCH = 4
 
 
 class SeriesContext:
-    """What the frames of one series share: geometry, mask and the tables made from them."""
+    """What the frames of one series share: geometry, mask, tables, and what they have taught.
+
+    Attributes:
+        valid: bool (ss, fs), the stated mask less what was learned; changes as frames teach.
+        series: what the frames have taught.
+        n_judged: frames judged in this context.
+    """
 
     def __init__(
-        self, geometry: Geometry, valid: NDArray[np.bool_], weights: weights.Weights, device: str
+        self,
+        geometry: Geometry,
+        valid: NDArray[np.bool_],
+        weights: weights.Weights,
+        device: str,
+        known: learned.Entries,
     ) -> None:
-        self.geometry, self.valid = geometry, valid
+        self.geometry, self.valid = geometry, np.array(valid, order="C")
         self.cells = cell_tables(geometry, valid, device)
         self.heads = heads.head_tables(weights.water, self.cells, geometry.pixel_size_m[0])
+        self.n_judged = 0
         self._device = device
-        self.valid_YX = torch.from_numpy(np.array(valid)).to(device)
+        self.valid_YX = torch.from_numpy(self.valid).to(device)
         self._stuck: NDArray[np.intp] | None = None
         self._stuck_cells = self.cells
+        self._take_out(known)
+        self.series = SeriesModel(geometry.shape, self.cells, known)
+
+    def teach(self, image: Image, pooled: Pooled, judgement: Judgement, frame: int) -> None:
+        """Learn from a judged frame; the next ones are judged with it."""
+        self.n_judged += 1
+        fresh = self.series.teach(
+            image,
+            pooled,
+            self.valid,
+            judgement.radial_counts,
+            judgement.background_photons_per_px,
+            is_hit=judgement.is_hit,
+            frame=frame,
+        )
+        if len(fresh):
+            self._take_out(fresh)
+            self.series.forget(self.valid)
+
+    def pooled_now(self, image: Image, pooled: Pooled, version: int) -> Pooled:
+        """Return the maps of a frame without what was learned since this version."""
+        since = self.series.entries[version:]
+        if not len(since):
+            return pooled
+        return pool_again(pooled, image, self.valid, learned.pixels_of(since, image.shape))
+
+    def _take_out(self, entries: learned.Entries) -> None:
+        """Take learned pixels out of mask and tables; costs by their number."""
+        pixels = learned.pixels_of(entries, self.geometry.shape)
+        pixels = pixels[self.valid.reshape(-1)[pixels]]
+        if not len(pixels):
+            return
+        self.valid.reshape(-1)[pixels] = False
+        row, column = np.divmod(pixels, self.geometry.shape[1])
+        width = self.cells.exposure_HW.shape[1]
+        cell = torch.from_numpy(row // CELL_PX * width + column // CELL_PX).to(self._device)
+        lost = torch.ones(len(pixels), device=self._device)
+        bins = self.cells.bin_HW.view(-1)[cell].to(torch.int64)
+        self.valid_YX.view(-1)[torch.from_numpy(pixels).to(self._device)] = False
+        self.cells.exposure_HW.view(-1).index_add_(0, cell, lost, alpha=-1)
+        self.cells.exposure_N.index_add_(0, bins, lost, alpha=-1)
+        self.cells = replace(self.cells, n_valid=self.cells.n_valid - len(pixels))
+        self._stuck, self._stuck_cells = None, self.cells
 
     def cells_of(self, image: Image, n_saturated: int) -> CellTables:
         """Return the tables for a frame, without its saturated pixels if they are many.
@@ -128,27 +186,41 @@ class Pipeline:
         self._net = self.weights.net.to(device)
         self._uploader = Uploader(device)
 
-    def begin(self, geometry: Geometry, valid: NDArray[np.bool_]) -> SeriesContext:
+    def begin(
+        self,
+        geometry: Geometry,
+        valid: NDArray[np.bool_],
+        known: learned.Entries | None = None,
+    ) -> SeriesContext:
         """Prepare a series: takes a few tenths of a second for 4 million pixels.
 
         Args:
             geometry: stated geometry; energy and clen in it are not used.
             valid: bool (ss, fs), True where a pixel counts.
+            known: what was learned before: of the previous series on this detector
+                (`learned.hot_before`), or the first entries of a series, to judge a frame of it
+                again with the version that its verdict names.
         """
-        return SeriesContext(geometry, valid, self.weights, self.device)
+        known = learned.no_entries() if known is None else known
+        return SeriesContext(geometry, valid, self.weights, self.device, known)
 
     def judge(
         self,
         images: Sequence[Image],
         context: SeriesContext,
         pooled: Sequence[Pooled] | None = None,
+        frames: Sequence[int] | None = None,
     ) -> list[Judgement]:
-        """Judge frames of one series.
+        """Judge frames of one series, and let them teach the ones that follow.
+
+        On a CPU each frame teaches the next; on a GPU, where they are judged together, they
+        teach once all of this call are judged.
 
         Args:
             images: each (ss, fs) uint8, uint16 or uint32 counts; only read.
             context: of their series.
-            pooled: their pooled maps, if somebody has made them already.
+            pooled: their pooled maps, made with the context's mask as it is now.
+            frames: their numbers, for the record of what was learned; counted on if not given.
 
         Raises:
             ModelError: an image or map of another shape than the series'.
@@ -162,6 +234,25 @@ class Pipeline:
         if pooled is None:
             pooled = [pool_frame(image, context.valid_YX) for image in images]
         _check_maps(pooled, len(images), context)
+        judged: list[Judgement] = []
+        version, first = context.series.version, context.n_judged
+        numbers = range(first, first + len(images)) if frames is None else frames
+        step = max(len(images), 1) if self.device.startswith("cuda") else 1
+        for start in range(0, len(images), step):
+            some = slice(start, start + step)
+            maps = [
+                context.pooled_now(image, p, version)
+                for image, p in zip(images[some], pooled[some], strict=True)
+            ]
+            judged += self._judge_together(images[some], maps, context)
+            for k, p in enumerate(maps, start):
+                context.teach(images[k], p, judged[k], numbers[k])
+        return judged
+
+    def _judge_together(
+        self, images: Sequence[Image], pooled: Sequence[Pooled], context: SeriesContext
+    ) -> list[Judgement]:
+        """Judge frames with what is known now."""
         judged: list[Judgement] = []
         batches = list(self._batches(images, pooled, context))
         with torch.inference_mode():
@@ -235,6 +326,8 @@ class Pipeline:
             background_photons_per_px=float(part.background.photons_per_px_B[row]),
             n_saturated=pooled.n_saturated,
             radial_counts=np.stack((counts, exposure)).astype(np.float32),
+            n_learned=context.series.version,
+            flux_scale=context.series.flux_scale(float(part.background.photons_per_px_B[row])),
         )
 
     def _locate(

@@ -73,6 +73,12 @@ class Record(msgspec.Struct, kw_only=True):
     model: str | None = None
     n_photons: int | None = None
     background_photons_per_px: float | None = None
+    learned_by: int | None = None
+    """Number of the worker whose list of learned pixels the frame was judged with."""
+    n_learned: int | None = None
+    """Length of that list then; `/learned` of the ledger holds it."""
+    flux_scale: float | None = None
+    """Background over the mean of the worker's misses of the series before."""
     t_detector_ns: int | None = None
     t_received_ns: int | None = None
     t_published_ns: int | None = None

@@ -73,7 +73,8 @@ SLOT = np.dtype(
     + [(n, "f8") for n in ("photon_energy_eV", "photon_energy_sigma_eV")]
     + [(n, "f8") for n in ("clen_m", "clen_sigma_m", "header_photon_energy_eV", "header_clen_m")]
     + [("mismatch", "i1"), ("model", "S64"), ("n_photons", "i8")]
-    + [("background_photons_per_px", "f8"), ("n_peaks", "i4"), ("file", "S64"), ("row", "i8")],
+    + [("background_photons_per_px", "f8"), ("n_peaks", "i4"), ("file", "S64"), ("row", "i8")]
+    + [("learned_by", "i4"), ("n_learned", "i8"), ("flux_scale", "f8")],
     align=True,
 )
 FLOATS = tuple(name for name in SLOT.names or () if SLOT[name] == np.float64)
@@ -100,7 +101,8 @@ CONTROL = np.dtype(
     + [("n_messages", "u8"), ("n_bytes", "u8"), ("n_malformed", "u8"), ("n_stale", "u8")]
     + [("source_position", "u8"), ("source_total", "i8"), ("connected", "u4")]
     + [("n_errors", "u8"), ("errors", "S240", ERROR_LINES)]
-    + [("ready", "u4", MAX_ROLES), ("heartbeat_ns", "i8", MAX_ROLES)],
+    + [("ready", "u4", MAX_ROLES), ("heartbeat_ns", "i8", MAX_ROLES)]
+    + [("n_hot", "u4", MAX_ROLES)],
     align=True,
 )
 
@@ -219,7 +221,8 @@ class Ring:
         """Write which frame a slot holds; `seq` last, since it makes the rest valid."""
         header = self.slots[slot]
         header["outcome"], header["reason"], header["mismatch"] = -1, b"", -1
-        header["n_photons"], header["n_peaks"], header["row"] = -1, -1, -1
+        for name in ("n_photons", "n_peaks", "row", "learned_by", "n_learned"):
+            header[name] = -1
         header["file"], header["attempts"], header["model"] = b"", 0, b""
         for name in FLOATS:
             header[name] = np.nan
@@ -323,6 +326,8 @@ class Ring:
             mismatch=None if h["mismatch"] < 0 else bool(h["mismatch"]),
             model=h["model"].decode() or None,
             n_photons=int(h["n_photons"]) if h["n_photons"] >= 0 else None,
+            learned_by=int(h["learned_by"]) if h["learned_by"] >= 0 else None,
+            n_learned=int(h["n_learned"]) if h["n_learned"] >= 0 else None,
             t_detector_ns=int(h["start_ns"]) if h["start_ns"] >= 0 else None,
             t_received_ns=int(h["t_received_ns"]),
             file=h["file"].decode() or None,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from hitfinder.stream.errors import StoreError
 from hitfinder.stream.hitfile import JudgedFrame, read_columns, read_frames
+from hitfinder.stream.learned import LearnedList, store_learned, summarise_learned
 from hitfinder.stream.ledger import Ledger, Unjudged, check_frame, rows_of
 from hitfinder.stream.lists import write_geom, write_list
 from hitfinder.stream.messages import SeriesStart, pack_start, unpack_start
@@ -186,6 +187,7 @@ class SeriesFolder:
         reason: str,
         extra: Mapping[str, Any] | None = None,
         alarms: Sequence[str] = (),
+        learned: Sequence[LearnedList] = (),
     ) -> SeriesSummary:
         """Write the rows of frames that were never judged, then everything that ends a series.
 
@@ -195,6 +197,7 @@ class SeriesFolder:
             reason: why the series closed.
             extra: JSON-like values for the summary.
             alarms: what somebody should look at, one sentence each.
+            learned: the workers' lists; those of images of another shape are left out.
 
         Returns:
             The summary; a second call returns the same and writes nothing.
@@ -209,7 +212,10 @@ class SeriesFolder:
             for files in self._files.values():
                 files.close()
             self._publish()
-            summary = self._summarise(counts, reason, extra or {}, alarms)
+            fitting = [one for one in learned if self._layout and one.shape == self._layout[0]]
+            if fitting:
+                store_learned(self.folder / "ledger.h5", fitting)
+            summary = self._summarise(counts, reason, extra or {}, alarms, fitting)
             write_summary(self.folder / "summary.json", summary)
         self._summary = summary
         self._lock.release()
@@ -355,6 +361,7 @@ class SeriesFolder:
         reason: str,
         extra: Mapping[str, Any],
         alarms: Sequence[str],
+        learned: Sequence[LearnedList],
     ) -> SeriesSummary:
         found = {o.value: self._ledger.counts[o.value] for o in OUTCOMES}
         files = [f for kind in self._files.values() for f in kind.files()]
@@ -374,6 +381,7 @@ class SeriesFolder:
             warnings=list(self._start.warnings),
             alarms=[*alarms, *count_alarms(found, self._start.n_frames, counts)],
             extra=dict(extra),
+            learned=summarise_learned(self.folder / "ledger.h5", learned),
         )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hitfinder.stream.hitfile import JudgedFrame
 from hitfinder.stream.intake import header_path
+from hitfinder.stream.learned import all_learned
 from hitfinder.stream.ledger import Unjudged
 from hitfinder.stream.messages import SeriesStart, unpack_start
 from hitfinder.stream.nexus import RunGeometry
@@ -113,6 +114,7 @@ class Sink:
                 ],
                 e["reason"][entry].decode(),
                 extra=tallies,
+                learned=all_learned(self.runtime, key),
             )
             del self._folders[key]
             e["finalised"][entry] = 1

@@ -38,6 +38,8 @@ class SeriesSummary(msgspec.Struct, frozen=True, kw_only=True):
         reason: why the series closed.
         reported: counts as the caller kept them, for comparison.
         alarms: what somebody should look at, one sentence each.
+        learned: pixels that the frames have shown to be bad, and how the flux varied; see
+            `learned.summarise_learned`.
     """
 
     schema: int = SUMMARY_SCHEMA
@@ -56,6 +58,7 @@ class SeriesSummary(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str] = []
     alarms: list[str] = []
     extra: dict[str, Any] = {}
+    learned: dict[str, Any] = {}
 
 
 def hit_rate(counts: Mapping[str, int]) -> float | None:

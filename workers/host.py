@@ -60,7 +60,11 @@ def _python(config: Config) -> Iterator[Answer]:
 
 
 def _kernels(config: Config) -> Iterator[Answer]:
-    for module in ("hitfinder.stream._kernels", "hitfinder.models._cells"):
+    for module in (
+        "hitfinder.stream._kernels",
+        "hitfinder.models._cells",
+        "hitfinder.models._lit",
+    ):
         try:
             compiled = import_module(module)
         except ImportError as error:

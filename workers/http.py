@@ -57,6 +57,7 @@ class StateCollector(Collector):
         for name, help_text, key in (
             ("hitfinder_ring_slots", "Slots of the ring.", "ring_slots"),
             ("hitfinder_ring_slots_used", "Slots that hold a frame.", "ring_slots_used"),
+            ("hitfinder_hot_pixels", "Pixels found hot, latest series.", "n_hot_pixels"),
             ("hitfinder_uptime_seconds", "Since the daemon started.", "uptime_s"),
         ):
             yield GaugeMetricFamily(name, help_text, value=state[key])

@@ -20,6 +20,7 @@ import numpy as np
 import zmq
 
 from hitfinder.stream.intake import drop_headers, header_path
+from hitfinder.stream.learned import drop_learned
 from hitfinder.stream.messages import unpack_start
 from hitfinder.stream.results import OUTCOMES, SCHEMA, Outcome, Record, topic_of
 from hitfinder.stream.ring import Bells, Ring, State
@@ -227,6 +228,7 @@ class Publisher:
             log.error("series %d: %d frames announced, %s", e["series"], announced, counts)
         self._announced.discard(int(e["key"]))
         drop_headers(self.runtime, [int(e["key"])])
+        drop_learned(self.runtime, int(e["key"]))
         e["t_released_ns"] = now_ns
         e["released"] = 1
         self.n_released += 1

@@ -164,6 +164,7 @@ class Supervisor:
             "n_series_open": len(self.publisher.series.open_entries()),
             "n_series_closed": self.publisher.n_released,
             "source_total": int(control["source_total"][0]),
+            "n_hot_pixels": int(control["n_hot"][0].max()),
             "children": [
                 {"name": c.name, "alive": c.alive, "starts": c.n_starts, "last_exit": c.last_exit}
                 for c in self.children

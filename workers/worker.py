@@ -22,6 +22,7 @@ from hitfinder.stream.ring import MAX_PEAKS, Bells, Ring, State
 from hitfinder.stream.series import SeriesTable
 from hitfinder.workers.config import Config
 from hitfinder.workers.geometry import OperatorGeometry, SeriesGeometry
+from hitfinder.workers.knowledge import Knowledge
 from hitfinder.workers.reduction import pool
 from hitfinder.workers.session import FIRST_WORKER_ROLE, Pulse, Session
 
@@ -49,7 +50,8 @@ class Worker:
         self, ring: Ring, bells: Bells, runtime: Path, config: Config, role: int, device: str
     ) -> None:
         self.ring, self.bells, self.runtime, self.config = ring, bells, runtime, config
-        self.role, self.bell = role, f"worker{role - FIRST_WORKER_ROLE}"
+        self.role, self.number = role, role - FIRST_WORKER_ROLE
+        self.bell = f"worker{self.number}"
         self.series = SeriesTable(ring)
         self._operator = OperatorGeometry(config.geometry)
         self.pipeline = Pipeline(
@@ -64,6 +66,7 @@ class Worker:
         self._batch = 1 if on_cpu else config.workers.batch
         self._max_wait_s = 0.0 if on_cpu else config.workers.max_wait_s
         self._contexts: dict[ContextName, tuple[SeriesGeometry, SeriesContext]] = {}
+        self._knowledge = Knowledge(runtime, self.number)
 
     def run_once(self, timeout_s: float) -> None:
         """Take a batch, judge it, hand it on; or wait for the doorbell."""
@@ -100,8 +103,12 @@ class Worker:
     def _judge(self, key: int, slots: list[int]) -> None:
         images = [self.ring.image(s) for s in slots]
         geometry, context = self._context(key, images[0])
-        pooled = [pool(image, geometry.valid) for image in images]
-        judgements = self.pipeline.judge(images, context, pooled)
+        pooled = [pool(image, context.valid) for image in images]
+        frames = [int(self.ring.slots["frame"][s]) for s in slots]
+        version = context.series.version
+        judgements = self.pipeline.judge(images, context, pooled, frames)
+        if context.series.version > version:
+            self._keep(key, geometry, context)
         for slot, judgement in zip(slots, judgements, strict=True):
             self._write(slot, judgement, geometry)
             self.ring.set_state(slot, State.JUDGED)
@@ -114,17 +121,26 @@ class Worker:
         if name not in self._contexts:
             start = unpack_start(header_path(self.runtime, key).read_bytes())
             geometry = self._operator.of_series(start, image)
-            context = self.pipeline.begin(geometry.geometry, geometry.valid)
-            known = [n for n in self._contexts if self.series.entry_of(n[0]) is not None]
-            kept = {n: self._contexts[n] for n in known[-MAX_CONTEXTS:]}
+            known = self._knowledge.of_series(key, geometry.valid)
+            context = self.pipeline.begin(geometry.geometry, geometry.valid, known)
+            self._keep(key, geometry, context)
+            in_use = [n for n in self._contexts if self.series.entry_of(n[0]) is not None]
+            kept = {n: self._contexts[n] for n in in_use[-MAX_CONTEXTS:]}
             self._contexts = {**kept, name: (geometry, context)}
         return self._contexts[name]
+
+    def _keep(self, key: int, geometry: SeriesGeometry, context: SeriesContext) -> None:
+        """Keep what a series has taught, before a verdict that rests on it goes out."""
+        self._knowledge.keep(key, geometry.valid, context.series.entries)
+        self.ring.control["n_hot"][0, self.role] = context.series.n_hot
 
     def _write(self, slot: int, judgement: Judgement, geometry: SeriesGeometry) -> None:
         header, j = self.ring.slots[slot], judgement
         header["outcome"] = OUTCOMES.index(Outcome.HIT if j.is_hit else Outcome.MISS)
         for name in ("p_hit", "threshold", "p_any", "p_spots3", "background_photons_per_px"):
             header[name] = getattr(j, name)
+        header["learned_by"], header["n_learned"] = self.number, j.n_learned
+        header["flux_scale"] = j.flux_scale
         for name in ("photon_energy_eV", "photon_energy_sigma_eV", "clen_m", "clen_sigma_m"):
             value = getattr(j, name)
             header[name] = np.nan if value is None else value

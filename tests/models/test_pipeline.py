@@ -52,14 +52,14 @@ def assert_same(a: Judgement, b: Judgement):
 
 
 def test_a_batch_is_judged_as_one_by_one(pipeline: Pipeline):
-    context = pipeline.begin(GEOMETRY, VALID)
+    batch, single, mapped = (pipeline.begin(GEOMETRY, VALID) for _ in range(3))
     images = [blank(1), with_spots(2)[0], blank(3, 2.0), with_spots(4)[0]]
-    together = pipeline.judge(images, context)
+    together = pipeline.judge(images, batch)
     assert [j.is_hit for j in together] == [False, True, False, True]
     for image, judgement in zip(images, together, strict=True):
-        assert_same(judgement, pipeline.judge([image], context)[0])
+        assert_same(judgement, pipeline.judge([image], single)[0])
     pooled = [pool_frame(image, VALID) for image in images]
-    for a, b in zip(pipeline.judge(images, context, pooled), together, strict=True):
+    for a, b in zip(pipeline.judge(images, mapped, pooled), together, strict=True):
         assert_same(a, b)
 
 

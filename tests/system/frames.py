@@ -5,6 +5,7 @@ Messages come from the simulator's own producers, which share no code with the r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -54,11 +55,13 @@ def wire_series(
     shape: tuple[int, int] = SHAPE,
     uid: str = "",
     has_spots: bool = False,
+    hot_pixels: Sequence[int] = (),
 ) -> WireSeries:
     """Return a series of dim frames; V2's unique id is made of the number unless given.
 
     Args:
         has_spots: every second frame, from the first, shows twenty bright spots.
+        hot_pixels: flat indices of pixels that hold about 30 counts in every frame.
     """
     config = DetectorConfig(shape=shape, n_trigger=n_frames, trigger_mode="inte")
     series = Series(number, uid or f"UID{number}", ARMED, ARMED)
@@ -66,6 +69,8 @@ def wire_series(
     pixels = [rng.poisson(0.05, shape).astype(np.uint16) for _ in range(n_frames)]
     for image in pixels[::2] if has_spots else []:
         image.ravel()[rng.choice(image.size, 20, replace=False)] += 50
+    for image in pixels if hot_pixels else []:
+        image.ravel()[hot_pixels] += rng.poisson(30, len(hot_pixels)).astype(np.uint16)
     encode = Encoder(protocol, "bslz4", "uint16")
     wire = stream_v1 if protocol == "v1" else stream_v2
     images = [

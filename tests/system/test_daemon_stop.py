@@ -6,6 +6,7 @@ that its socket held with it, a killed worker or sink takes nothing.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -14,13 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
-from tests.system.daemon import Daemon, Detector, command, running, wait_for
+from tests.system.daemon import Closed, Daemon, Detector, command, running, wait_for
 from tests.system.frames import WireSeries, wire_series
 
 pytestmark = pytest.mark.system
 
 N_FRAMES = 400
+HOT_PIXELS = [700, 3000, 5555, 9000, 12345]
 # Paced so that the series still runs while a killed child's successor starts.
 PAUSE_S = 0.02
 
@@ -59,7 +62,7 @@ class Sending:
 
 @pytest.fixture(scope="module")
 def series() -> WireSeries:
-    return wire_series("v2", 1, N_FRAMES, shape=(128, 128))
+    return wire_series("v2", 1, N_FRAMES, shape=(128, 128), hot_pixels=HOT_PIXELS)
 
 
 @contextmanager
@@ -113,9 +116,10 @@ def test_killed_children_cost_no_verdict(tmp_path, series, detector):
         closed = daemon.closed(1)
         assert closed.end["announced"] == N_FRAMES
         assert closed.n_judged >= N_FRAMES / 2
-        starts = {
-            c["name"]: c["starts"] for c in daemon.wait_status(lambda s: True, "")["children"]
-        }
+        assert_hot_pixels_are_known(closed)
+        status = daemon.wait_status(lambda s: True, "")
+        assert status["n_hot_pixels"] == len(HOT_PIXELS)
+        starts = {c["name"]: c["starts"] for c in status["children"]}
         assert starts == {"receiver": 2, "sink": 2, "worker": 2}
         assert daemon.terminate() == 0, daemon.log
     checked = command("check", str(daemon.out))
@@ -151,6 +155,21 @@ def test_a_killed_supervisor_leaves_no_child_and_readable_files(tmp_path, series
     assert {frame: ledger[frame] for frame in judged} == judged
     again = command("check", str(daemon.out))
     assert again.returncode == 0, again.stdout
+
+
+def assert_hot_pixels_are_known(closed: Closed) -> None:
+    """Check that files name what was learned, once, by the killed worker and its successor."""
+    summary = json.loads((closed.folder / "summary.json").read_text())
+    assert summary["learned"]["n_hot"] == len(HOT_PIXELS)
+    assert 7 < summary["learned"]["n_judged_before_known"] < 20
+    with h5py.File(closed.folder / "ledger.h5") as file:
+        rows, entries = file["ledger"][:], file["learned/worker0"][:]
+    assert sorted(entries["pixel"][entries["kind"] == b"hot"]) == HOT_PIXELS
+    judged = rows[rows["learned_by"] == 0]
+    assert len(judged) == closed.n_judged
+    assert judged["n_learned"][0] == 0
+    assert judged["n_learned"][-1] == len(entries)
+    assert (np.diff(judged["n_learned"]) >= 0).all()
 
 
 def ledger_of(folder: Path) -> dict[int, str]:

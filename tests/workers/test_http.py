@@ -21,6 +21,7 @@ def state() -> dict[str, Any]:
         "n_series_closed": 1,
         "ring_slots": 48,
         "ring_slots_used": 3,
+        "n_hot_pixels": 12,
         "latency_p50_s": 0.0125,
         "latency_p99_s": None,
         "children": [{"name": "worker", "alive": True, "starts": 2, "last_exit": "signal 9"}],
@@ -46,6 +47,7 @@ def test_metrics_are_prometheus_text_with_units_in_the_names() -> None:
     assert status == 200
     assert 'hitfinder_frames_total{outcome="hit"} 2.0\n' in text
     assert "hitfinder_received_bytes_total 1000.0\n" in text
+    assert "hitfinder_hot_pixels 12.0\n" in text
     assert 'hitfinder_latency_seconds{quantile="0.5"} 0.0125\n' in text
     assert 'quantile="0.99"' not in text
 

@@ -1,0 +1,158 @@
+/* Which pixels are lit in a frame: the remembered ones, and new ones far above the background. What it is for
+ * is told in hot_pixels.py; every index that a table brings is checked before it is used. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdint.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define FAST __attribute__((target_clones("avx2", "default")))
+#else
+#define FAST
+#endif
+
+#define CELL 4 /* pixels a side */
+#define STRIDE 64 /* cells looked at together */
+
+/* hot_pixels.REMEMBERED */
+typedef struct {
+    int64_t pixel, limit;
+    uint64_t history;
+    int64_t frames, lit, blanks, lit_blanks, is_alone;
+} remembered;
+
+typedef struct {
+    const void *image;
+    const uint8_t *valid;
+    const uint32_t *maxima, *limit_R;
+    const int32_t *ring;
+    size_t ss, fs, height, width, n_rings, item, n_table, room;
+    remembered *table;
+    int64_t *fresh;
+    uint32_t lowest;
+    size_t n_fresh, n_together, n_alone; /* the answer */
+} frame;
+
+static uint32_t count_at(const frame *f, size_t pixel) {
+    if (f->item == 1) return ((const uint8_t *)f->image)[pixel];
+    if (f->item == 2) return ((const uint16_t *)f->image)[pixel];
+    return ((const uint32_t *)f->image)[pixel];
+}
+
+/* 0 where a remembered pixel lies outside the image. */
+static int read_table(frame *f) {
+    for (size_t k = 0; k < f->n_table; k++) {
+        remembered *r = &f->table[k];
+        if ((uint64_t)r->pixel >= f->ss * f->fs) return 0;
+        int is_lit = (int64_t)count_at(f, (size_t)r->pixel) >= r->limit;
+        r->history = r->history << 1 | (uint64_t)is_lit;
+        r->frames++;
+        r->lit += is_lit;
+        f->n_together += (size_t)(is_lit && !r->is_alone);
+        f->n_alone += (size_t)(is_lit && r->is_alone);
+    }
+    return 1;
+}
+
+static int is_remembered(const frame *f, int64_t pixel) {
+    size_t low = 0, high = f->n_table;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (f->table[middle].pixel < pixel) low = middle + 1;
+        else high = middle;
+    }
+    return low < f->n_table && f->table[low].pixel == pixel;
+}
+
+static void look_into(frame *f, size_t cell, uint32_t limit) {
+    uint32_t top = (uint32_t)(((uint64_t)1 << 8 * f->item) - 1);
+    size_t row = cell / f->width * CELL, column = cell % f->width * CELL;
+    for (size_t i = row; i < row + CELL && i < f->ss; i++)
+        for (size_t j = column; j < column + CELL && j < f->fs; j++) {
+            size_t pixel = i * f->fs + j;
+            uint32_t count = count_at(f, pixel);
+            if (count < limit || count == top || !f->valid[pixel] || is_remembered(f, (int64_t)pixel)) continue;
+            if (f->n_fresh < f->room) f->fresh[f->n_fresh] = (int64_t)pixel;
+            f->n_fresh++;
+        }
+}
+
+FAST static uint32_t largest(const uint32_t *values, size_t n) {
+    uint32_t most = 0;
+    for (size_t k = 0; k < n; k++) most = values[k] > most ? values[k] : most;
+    return most;
+}
+
+/* 0 where a cell has a ring that is none. */
+static int find_fresh(frame *f) {
+    size_t n_cells = f->height * f->width;
+    for (size_t start = 0; start < n_cells; start += STRIDE) {
+        size_t n = n_cells - start < STRIDE ? n_cells - start : STRIDE;
+        if (largest(f->maxima + start, n) < f->lowest) continue;
+        for (size_t cell = start; cell < start + n; cell++) {
+            if (f->maxima[cell] < f->lowest) continue;
+            if ((uint32_t)f->ring[cell] >= f->n_rings) return 0;
+            uint32_t limit = f->limit_R[f->ring[cell]];
+            if (f->maxima[cell] >= limit) look_into(f, cell, limit);
+        }
+    }
+    f->n_together += f->n_fresh;
+    return 1;
+}
+
+static int holds(const Py_buffer *view, const char *name, size_t count, size_t size) {
+    if ((size_t)view->len == count * size) return 1;
+    PyErr_Format(PyExc_ValueError, "%s of %zd bytes; expected %zu of %zu", name, view->len, count, size);
+    return 0;
+}
+
+PyDoc_STRVAR(see_doc, "see(image, valid, maxima, ring, limit_R, table, fresh, (ss, fs), itemsize)"
+                      " -> (n_fresh, n_together, n_alone)");
+
+static PyObject *py_see(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer v[7];
+    Py_ssize_t ss, fs, item;
+    frame f = {0};
+    int is_sound = 0;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*w*w*(nn)n", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &ss, &fs, &item))
+        return NULL;
+    int fit = ss > 0 && fs > 0 && ss < 1 << 24 && fs < 1 << 24 && (item == 1 || item == 2 || item == 4);
+    if (!fit) PyErr_Format(PyExc_ValueError, "(%zd, %zd) pixels of %zd bytes", ss, fs, item);
+    f.ss = (size_t)ss, f.fs = (size_t)fs, f.item = (size_t)item;
+    f.height = (f.ss + CELL - 1) / CELL, f.width = (f.fs + CELL - 1) / CELL;
+    f.n_rings = (size_t)v[4].len / sizeof(uint32_t);
+    f.n_table = (size_t)v[5].len / sizeof(remembered), f.room = (size_t)v[6].len / sizeof(int64_t);
+    if (fit && holds(&v[0], "image", f.ss * f.fs, f.item) && holds(&v[1], "valid", f.ss * f.fs, 1) &&
+        holds(&v[2], "maxima", f.height * f.width, 4) && holds(&v[3], "ring", f.height * f.width, 4) &&
+        holds(&v[4], "limit_R", f.n_rings, 4) && holds(&v[5], "table", f.n_table, sizeof(remembered)) &&
+        holds(&v[6], "fresh", f.room, 8)) {
+        f.image = v[0].buf, f.valid = v[1].buf, f.maxima = v[2].buf, f.ring = v[3].buf, f.limit_R = v[4].buf;
+        f.table = v[5].buf, f.fresh = v[6].buf;
+        f.lowest = UINT32_MAX;
+        for (size_t k = 0; k < f.n_rings; k++) f.lowest = f.limit_R[k] < f.lowest ? f.limit_R[k] : f.lowest;
+        Py_BEGIN_ALLOW_THREADS
+        is_sound = read_table(&f) && find_fresh(&f);
+        Py_END_ALLOW_THREADS
+        if (!is_sound) PyErr_SetString(PyExc_ValueError, "a pixel outside the image, or a ring that is none");
+    }
+    for (int k = 0; k < 7; k++) PyBuffer_Release(&v[k]);
+    if (!is_sound) return NULL;
+    return Py_BuildValue("nnn", (Py_ssize_t)f.n_fresh, (Py_ssize_t)f.n_together, (Py_ssize_t)f.n_alone);
+}
+
+static PyMethodDef methods[] = {
+    {"see", py_see, METH_VARARGS, see_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef module = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "_lit",
+    .m_doc = "Lit pixels of a frame; see _lit.pyi.",
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__lit(void) { return PyModuleDef_Init(&module); }
