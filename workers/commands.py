@@ -262,6 +262,12 @@ def evaluate(
         list[str] | None,
         typer.Option("--ablation", help="NAME=WEIGHTS: one more row on the same frames."),
     ] = None,
+    references: Annotated[
+        Path | None, typer.Option("--references", help="Folder of trained references' weights.")
+    ] = None,
+    subset: Annotated[
+        str, typer.Option("--subset", help="Data sets that slow references see; 02,05,09.")
+    ] = "",
     quick: Annotated[
         bool, typer.Option("--quick", help="A look in minutes: few frames, wide intervals.")
     ] = False,
@@ -292,6 +298,8 @@ def evaluate(
             n_patterns=patterns,
             repeats=repeats,
             ablation=ablation or [],
+            references=references,
+            subset=subset,
             is_quick=quick,
             processes=processes,
             seed=seed,

@@ -15,14 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.markdown import Markdown
 
 from hitfinder.models.gate import GateMode
 from hitfinder.models.weights import load
-from hitfinder.sim.physics import Detector, data_sets
+from hitfinder.sim.physics import PULSE_PHOTONS, Detector, data_sets
 from hitfinder.workers import evaluate_sections as sections
 from hitfinder.workers.bench import describe_machine
 from hitfinder.workers.config import ConfigError
@@ -32,20 +30,24 @@ from hitfinder.workers.evaluate_frames import digest, load_patterns
 from hitfinder.workers.evaluate_kinds import blank_kinds, chance_settings, held_out_settings
 from hitfinder.workers.evaluate_plans import (
     SeriesPlan,
+    Subset,
     blank_plans,
     chance_plans,
     gate_plans,
     held_out_plans,
 )
 from hitfinder.workers.evaluate_report import Section, kept, write_report
-from hitfinder.workers.evaluate_scorers import ScorerName
+from hitfinder.workers.evaluate_scorers import ScorerName, reference_names
 from hitfinder.workers.evaluate_scores import Scored, ScoreFolder
-from hitfinder.workers.evaluate_scoring import Task, chosen_frames, score_all
+from hitfinder.workers.evaluate_scoring import Task, score_all
+from hitfinder.workers.evaluate_targets import targets
 
 SCORED_PARTS = ("gate", "positions", "comparison", "held-out", "blanks", "calibration")
 PARTS = (*SCORED_PARTS, "cost", "daemon")
 OURS, FORGETFUL = "this gate", "series model off"
 RATE = 1e-3
+SUBSET_SETS = ("02", "05", "09")
+"""One of each camera length."""
 HEADLINE = "How good the hit finder is"
 
 
@@ -61,10 +63,11 @@ class EvaluateOptions:
         n_blanks: of each kind.
         n_patterns: most that are shown of a data set.
         repeats: times a pattern is shown at each strength.
-        n_slow_patterns: patterns of a data set that slow scorers look at.
+        subset: what slow scorers look at.
         n_chance: frames of a data set for the probabilities.
         n_rounds: times each step is timed.
         ablation: label -> weights file.
+        references: folder with weights of trained references; None for the untrained alone.
         processes: that draw and score.
         seed: of everything.
         datasets: to show.
@@ -78,10 +81,11 @@ class EvaluateOptions:
     n_blanks: int = 10_000
     n_patterns: int = 32
     repeats: int = 2
-    n_slow_patterns: int = 8
+    subset: Subset = Subset(8, SUBSET_SETS)
     n_chance: int = 600
     n_rounds: int = 60
     ablation: Mapping[str, Path] = field(default_factory=dict)
+    references: Path | None = None
     processes: int = 2
     seed: int = 0
     datasets: tuple[str, ...] = tuple(data_sets())
@@ -92,11 +96,11 @@ QUICK = {
     "n_blanks": 400,
     "n_patterns": 4,
     "repeats": 1,
-    "n_slow_patterns": 2,
     "n_chance": 60,
     "n_rounds": 15,
 }
 """Most of each that a quick look takes."""
+QUICK_SUBSET = 2
 
 
 def evaluate(options: EvaluateOptions, console: Console) -> Path:
@@ -109,7 +113,9 @@ def evaluate(options: EvaluateOptions, console: Console) -> Path:
     study = _Study(options, console)
     study.score()
     found = {part: study.section(part) for part in options.parts}
-    report = write_report(options.out, HEADLINE, study.made(), found)
+    report = write_report(
+        options.out, HEADLINE, study.made(), {"targets": targets(found), **found}
+    )
     console.print(Markdown(report.read_text()))
     console.print(f"written to {report}", soft_wrap=True)
     return report
@@ -134,6 +140,7 @@ class _Study:
         self._others += [
             ScorerName(label, "live", path) for label, path in options.ablation.items()
         ]
+        self._others += reference_names(options.references)
         self._plans = self._planned()
 
     def _planned(self) -> dict[str, list[SeriesPlan]]:
@@ -158,11 +165,11 @@ class _Study:
             if part == "gate" and "comparison" in o.parts:
                 scorers += self._others
             for plan in plans:
-                looking = [s for s in scorers if len(self._chosen(plan, s))]
+                looking = [s for s in scorers if len(s.chosen(plan, o.subset))]
                 paths = [(s, self._path(plan, s)) for s in looking]
                 wanted = tuple((s, path) for s, path in paths if not path.exists())
                 if wanted:
-                    tasks.append(Task(plan, wanted, o.n_slow_patterns))
+                    tasks.append(Task(plan, wanted, o.subset))
         if tasks:
             shape = o.detector_shape
             score_all(tasks, self._folder, o.data, shape, o.processes, self._console)
@@ -175,8 +182,8 @@ class _Study:
         if part == "comparison":
             return sections.comparison(self._same_frames(), self._whole_series(), out)
         if part == "positions":
-            return sections.positions(self._scored("gate", self._ours))
-        scored = self._scored(part, self._ours)
+            return sections.positions(self._scored(self._plans["gate"], self._ours))
+        scored = self._scored(self._plans[part], self._ours)
         if part == "blanks":
             return sections.blanks(scored, self._shipped)
         if part == "calibration":
@@ -186,14 +193,14 @@ class _Study:
     def _key(self) -> str:
         """Return all that a section without series depends on."""
         o = self._options
-        counts = (self._n_patterns, o.n_slow_patterns, o.n_rounds, o.seed)
+        counts = (self._n_patterns, o.subset, o.n_rounds, o.seed)
         return f"{self._ours.digest()} {counts}"
 
     def _make(self, part: str) -> Section:
         o, detector = self._options, Detector(shape=self._options.detector_shape)
         if part == "cost":
             return sections.cost(measure_cost(o.weights, detector, o.n_rounds))
-        n_patterns = {k: min(n, o.n_slow_patterns) for k, n in self._n_patterns.items()}
+        n_patterns = {k: min(n, o.subset.n_patterns) for k, n in self._n_patterns.items()}
         plans = daemon_plans(n_patterns, o.seed)
         run = judge_live(plans, self._patterns, detector, o.weights, self._console)
         return sections.daemon(run, self._shipped)
@@ -213,49 +220,40 @@ class _Study:
 
     def _same_frames(self) -> dict[str, list[Scored]]:
         """Return every scorer's scores of the frames that the slow ones look at."""
-        n = self._options.n_slow_patterns
-        found: dict[str, list[Scored]] = {}
-        for scorer in (self._ours, *self._others):
-            for series in self._scored("gate", scorer, n_patterns=n):
-                chosen = chosen_frames(series.plan, n)
-                found.setdefault(scorer.label, []).append(series.only(chosen))
-        return found
+        subset = self._options.subset
+        plans = [p for p in self._plans["gate"] if len(subset.frames(p))]
+        return {
+            s.label: [x.only(subset.frames(x.plan)) for x in self._scored(plans, s)]
+            for s in (self._ours, *self._others)
+        }
 
     def _whole_series(self) -> dict[str, list[Scored]]:
         """Return the scores of those that look at all frames, of the normal flux."""
         live = [s for s in (self._ours, *self._others) if not s.is_slow]
-        return {
-            s.label: [
-                x for x in self._scored("gate", s) if len(chosen_frames(x.plan, n_patterns=1))
-            ]
-            for s in live
-        }
+        plans = [p for p in self._plans["gate"] if p.n_photons == PULSE_PHOTONS]
+        return {s.label: self._scored(plans, s) for s in live}
 
-    def _scored(
-        self, part: str, scorer: ScorerName, n_patterns: int | None = None
-    ) -> list[Scored]:
-        found = []
-        for plan in self._plans[part]:
-            if n_patterns is not None and not len(chosen_frames(plan, n_patterns)):
-                continue
-            found.append(Scored.of(plan, self._folder.read(self._path(plan, scorer))))
-        return found
-
-    def _chosen(self, plan: SeriesPlan, scorer: ScorerName) -> NDArray[np.int64]:
-        return chosen_frames(plan, self._options.n_slow_patterns if scorer.is_slow else None)
+    def _scored(self, plans: Sequence[SeriesPlan], scorer: ScorerName) -> list[Scored]:
+        return [Scored.of(p, self._folder.read(self._path(p, scorer))) for p in plans]
 
     def _path(self, plan: SeriesPlan, scorer: ScorerName) -> Path:
-        part = f"-{self._options.n_slow_patterns}" if scorer.is_slow else ""
+        part = f"-{self._options.subset}" if scorer.is_slow else ""
         return self._folder.path(plan, scorer.digest() + part)
 
 
 def options_of(
-    *, parts: str, ablation: Sequence[str], is_quick: bool, data: Sequence[Path], **given: Any
+    *,
+    parts: str,
+    ablation: Sequence[str],
+    subset: str,
+    is_quick: bool,
+    data: Sequence[Path],
+    **given: Any,
 ) -> EvaluateOptions:
     """Return options from a command line's words.
 
     Raises:
-        ConfigError: a part that is none, or an ablation that is not NAME=WEIGHTS.
+        ConfigError: a part or data set that is none, or an ablation that is not NAME=WEIGHTS.
     """
     rows: dict[str, Path] = {}
     for word in ablation:
@@ -267,8 +265,14 @@ def options_of(
     unknown = [part for part in chosen if part not in PARTS]
     if unknown:
         raise ConfigError(f"--parts: got {unknown[0]!r}; expected some of {', '.join(PARTS)}")
+    sets = tuple(d.strip() for d in subset.split(",")) if subset else SUBSET_SETS
+    unknown = [name for name in sets if name not in data_sets()]
+    if unknown:
+        raise ConfigError(f"--subset: got {unknown[0]!r}; expected some of 01 to 09")
     options = EvaluateOptions(parts=chosen, ablation=rows, data=tuple(data), **given)
+    options = replace(options, subset=Subset(options.subset.n_patterns, sets))
     if not is_quick:
         return options
     least: dict[str, Any] = {name: min(getattr(options, name), n) for name, n in QUICK.items()}
-    return replace(options, **least)
+    few = min(options.subset.n_patterns, QUICK_SUBSET)
+    return replace(options, subset=replace(options.subset, n_patterns=few), **least)

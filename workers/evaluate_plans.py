@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hitfinder.sim.frame_settings import FrameSettings
 from hitfinder.sim.nuisances import Span
@@ -32,6 +33,8 @@ LONG_SERIES, SHORT_SERIES = 1000, 200
 """Frames of a series of blanks: long where hot pixels are to be learned, else short."""
 BLANK_FLUXES = (PULSE_PHOTONS, PULSE_PHOTONS, PULSE_PHOTONS, 3e7, 1e7)
 """Taken in turn: three of five series have the normal flux."""
+SUBSET_BLANKS = 50
+"""Of a series: with both widths 100 of a data set, just enough for a rate of 1e-2."""
 FREE = -1.0
 """Stands for a width or flux that each frame draws for itself."""
 SHOWN_BY_CHANCE = -2
@@ -101,6 +104,33 @@ class SeriesPlan:
         flux = "free" if self.n_photons == FREE else f"{self.n_photons:.0e}".replace("e+0", "e")
         words = (self.part, self.kind, self.dataset, width, flux)
         return "-".join(word for word in words if word) + f"-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """The part of the main table's frames that slow scorers look at: all strengths, once.
+
+    Attributes:
+        n_patterns: the last so many of a data set.
+        datasets: of these.
+    """
+
+    n_patterns: int
+    datasets: tuple[str, ...]
+
+    def frames(self, plan: SeriesPlan) -> NDArray[np.int64]:
+        """Return the numbers of its frames in a series; none in most."""
+        is_shown = plan.part == "gate" and plan.n_photons == PULSE_PHOTONS
+        if not is_shown or plan.dataset not in self.datasets:
+            return np.zeros(0, np.int64)
+        first = max(f.pattern for f in plan.frames) + 1 - self.n_patterns
+        return np.array([k for k, f in enumerate(plan.frames) if self._holds(f, first)], np.int64)
+
+    @staticmethod
+    def _holds(frame: FramePlan, first: int) -> bool:
+        if frame.pattern == BLANK:
+            return frame.repeat < SUBSET_BLANKS
+        return frame.pattern >= first and frame.repeat == 0
 
 
 def gate_plans(

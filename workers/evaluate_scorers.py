@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from hitfinder.models.geometry import Geometry
 from hitfinder.models.pipeline import Pipeline, SeriesContext
+from hitfinder.models.references.reference import Reference, references
 from hitfinder.models.spots import Spots
 from hitfinder.models.weights import shipped_path
 from hitfinder.sim.frames import Exposure
+from hitfinder.workers.evaluate_plans import SeriesPlan, Subset
+from hitfinder.workers.evaluate_scores import REFERENCES, code_digest
 from hitfinder.workers.reduction import pool
 
 
@@ -51,14 +54,14 @@ class ScorerName:
     """Names a scorer, so that another process can make it.
 
     Attributes:
-        label: row of a table.
+        label: row of a table; a reference's name.
         kind: "live" judges a series in order through one context; "forgetful" begins anew with
-            each frame, so that the series teaches nothing.
-        weights: file, None for the shipped ones.
+            each frame, so that the series teaches nothing; "reference" is one of those.
+        weights: file, None for the shipped ones; of a reference the folder, None for none.
     """
 
     label: str
-    kind: Literal["live", "forgetful"]
+    kind: Literal["live", "forgetful", "reference"]
     weights: Path | None = None
 
     @property
@@ -66,14 +69,31 @@ class ScorerName:
         """Whether it looks at a part of the frames only."""
         return self.kind != "live"
 
+    def chosen(self, plan: SeriesPlan, subset: Subset) -> NDArray[np.int64]:
+        """Return the numbers of the frames of a series that it looks at."""
+        return subset.frames(plan) if self.is_slow else np.arange(len(plan.frames))
+
     def digest(self) -> str:
         """Return a fingerprint of what it does."""
-        path = self.weights or shipped_path()
-        return f"{self.kind}-{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        if self.kind == "reference":
+            files = sorted(self.weights.iterdir()) if self.weights else []
+            packed = [self.label.encode(), code_digest(REFERENCES).encode()]
+            packed += [path.read_bytes() for path in files if path.is_file()]
+        else:
+            packed = [(self.weights or shipped_path()).read_bytes()]
+        return f"{self.kind}-{hashlib.sha256(b''.join(packed)).hexdigest()}"
 
     def make(self) -> Scorer:
         """Return the scorer."""
+        if self.kind == "reference":
+            named = {reference.name: reference for reference in references(self.weights)}
+            return _Referee(named[self.label])
         return _Weights(self.weights, is_forgetful=self.kind == "forgetful")
+
+
+def reference_names(folder: Path | None) -> list[ScorerName]:
+    """Return the references that can run here: the untrained, and those of a folder."""
+    return [ScorerName(reference.name, "reference", folder) for reference in references(folder)]
 
 
 class _Weights:
@@ -94,3 +114,22 @@ class _Weights:
         pooled = pool(exposure.image, self._context.valid)
         judgement = self._pipeline.judge([exposure.image], self._context, [pooled])[0]
         return Score(judgement.p_any, judgement.p_spots3, judgement.peaks)
+
+
+class _Referee:
+    """A reference as a scorer."""
+
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
+
+    def begin(self, geometry: Geometry, valid: NDArray[np.bool_]) -> None:
+        self._reference.begin(geometry, valid)
+
+    def score(self, exposure: Exposure) -> Score:
+        noise_free = None
+        if self._reference.needs_truth:
+            bragg = exposure.bragg
+            blank = np.zeros(exposure.image.shape, np.float32)
+            noise_free = blank if bragg is None else bragg.dense()
+        score = self._reference.score(exposure.image, noise_free)
+        return Score(score, score, None)

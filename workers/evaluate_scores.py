@@ -21,6 +21,8 @@ from hitfinder.workers.evaluate_plans import BLANK, SeriesPlan
 from hitfinder.workers.evaluate_positions import COLUMNS, N_BINS, REPORTED
 
 CODE_FOLDERS, CODE_SUFFIXES = ("models", "sim"), (".py", ".c")
+REFERENCES = ("models.references",)
+"""Their code changes their own scores only."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,11 +143,11 @@ def _short(depends: object) -> str:
 
 
 @cache
-def code_digest() -> str:
+def code_digest(folders: tuple[str, ...] = CODE_FOLDERS) -> str:
     """Return a fingerprint of the program's code that frames and scores depend on."""
     hashed = hashlib.sha256()
-    for folder in CODE_FOLDERS:
-        for path in sorted(Path(str(files(f"hitfinder.{folder}"))).rglob("*")):
+    for folder in folders:
+        for path in sorted(Path(str(files(f"hitfinder.{folder}"))).glob("*")):
             if path.suffix in CODE_SUFFIXES:
                 hashed.update(path.read_bytes())
     return hashed.hexdigest()

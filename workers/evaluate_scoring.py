@@ -1,8 +1,7 @@
 """Scoring in several processes: series by series, kept as they come.
 
 One rule: a series is scored by one process from its first frame to its last, since it teaches;
-frames are drawn once for all scorers that lack them. Slow scorers look at a stated part: one
-showing of a few patterns at the normal flux, and some blanks.
+frames are drawn once for all scorers that lack them.
 """
 
 from __future__ import annotations
@@ -30,15 +29,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hitfinder.sim.frames import Exposure
 from hitfinder.sim.patterns import Pattern
-from hitfinder.sim.physics import PULSE_PHOTONS, Detector
+from hitfinder.sim.physics import Detector
 from hitfinder.workers.evaluate_frames import SeriesFrames, load_patterns, stated_geometry
-from hitfinder.workers.evaluate_plans import BLANK, SeriesPlan
+from hitfinder.workers.evaluate_plans import SeriesPlan, Subset
 from hitfinder.workers.evaluate_positions import PositionCounter
 from hitfinder.workers.evaluate_scorers import Score, Scorer, ScorerName
 from hitfinder.workers.evaluate_scores import ScoreFolder, SeriesScores
 
-SLOW_BLANKS = 100
-"""Blanks of a series that slow scorers look at."""
 POLL_S = 0.5
 # A library that starts a thread a core makes every process slower.
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -50,12 +47,12 @@ class Task:
 
     Attributes:
         wanted: scorers whose scores are not there yet, and where they go.
-        n_patterns: patterns of a series that slow scorers look at.
+        subset: what slow scorers look at.
     """
 
     plan: SeriesPlan
     wanted: tuple[tuple[ScorerName, Path], ...]
-    n_patterns: int
+    subset: Subset
 
     @property
     def n_frames(self) -> int:
@@ -64,25 +61,7 @@ class Task:
 
     def chosen(self, name: ScorerName) -> NDArray[np.int64]:
         """Return the numbers of the frames that a scorer looks at."""
-        return chosen_frames(self.plan, self.n_patterns if name.is_slow else None)
-
-
-def chosen_frames(plan: SeriesPlan, n_patterns: int | None) -> NDArray[np.int64]:
-    """Return all frames of a series, or the part that slow scorers look at: its last patterns."""
-    if n_patterns is None:
-        return np.arange(len(plan.frames))
-    if plan.part != "gate" or plan.n_photons != PULSE_PHOTONS:
-        return np.zeros(0, np.int64)
-    first = max(f.pattern for f in plan.frames) + 1 - n_patterns
-    return np.array(
-        [
-            k
-            for k, f in enumerate(plan.frames)
-            if (f.repeat < SLOW_BLANKS if f.pattern == BLANK else not f.repeat)
-            and (f.pattern == BLANK or f.pattern >= first)
-        ],
-        np.int64,
-    )
+        return name.chosen(self.plan, self.subset)
 
 
 def score_all(

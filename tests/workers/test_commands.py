@@ -43,6 +43,7 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
         (["bench", "--device", "abacus"], "abacus"),
         (["train", "--out", "weights.pickle"], ".safetensors"),
         (["evaluate", "--parts", "gate,luck"], "luck"),
+        (["evaluate", "--subset", "02,11"], "11"),
         (["evaluate", "--ablation", "no scales"], "NAME=WEIGHTS"),
     ],
 )

@@ -16,7 +16,7 @@ from hitfinder.sim.patterns import Spots, shipped_patterns
 from hitfinder.sim.physics import Detector
 from hitfinder.workers.evaluate import EvaluateOptions, evaluate, options_of
 from hitfinder.workers.evaluate_frames import SeriesFrames
-from hitfinder.workers.evaluate_plans import BLANK, blank_plans, gate_plans
+from hitfinder.workers.evaluate_plans import BLANK, Subset, blank_plans, gate_plans
 from hitfinder.workers.evaluate_positions import PositionCounter, summarise
 
 SHAPE = (512, 512)
@@ -30,7 +30,7 @@ def options(out: Path) -> EvaluateOptions:
         n_blanks=4,
         n_patterns=1,
         repeats=1,
-        n_slow_patterns=1,
+        subset=Subset(1, ("05",)),
         n_chance=6,
         processes=1,
         datasets=("05",),
@@ -50,7 +50,15 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_report_and_results_hold_the_tables(evaluated: tuple[Path, str]) -> None:
     out, said = evaluated
     report = (out / "report.md").read_text()
-    for words in ("## Hits found", "## Positions", "## Beside others", "## Blanks", "ECE"):
+    for words in (
+        "## Asked and found",
+        "too few",
+        "## Hits found",
+        "## Positions",
+        "## Beside others",
+        "## Blanks",
+        "ECE",
+    ):
         assert words in report
     assert "series model off" in report
     assert "written to" in said
@@ -163,8 +171,14 @@ def test_words_become_options() -> None:
     given: dict[str, Any] = {"out": Path("x"), "weights": None, "data": [], "n_blanks": 7}
     rest = {"n_patterns": 32, "repeats": 2, "processes": 1, "seed": 0}
     words = options_of(
-        parts="blanks, gate", ablation=["no pairs=a.safetensors"], is_quick=True, **given, **rest
+        parts="blanks, gate",
+        ablation=["no pairs=a.safetensors"],
+        subset="01, 09",
+        is_quick=True,
+        **given,
+        **rest,
     )
     assert words.parts == ("blanks", "gate")
     assert words.ablation == {"no pairs": Path("a.safetensors")}
     assert (words.n_blanks, words.repeats) == (7, 1)
+    assert words.subset == Subset(2, ("01", "09"))
