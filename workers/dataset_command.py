@@ -84,6 +84,7 @@ def dataset(
         raise ConfigError("--quick goes with --check: made and repaired trees are looked at whole")
     if check or repair:
         raise typer.Exit(_check(tree, repair=repair, contents=not quick))
+    from hitfinder.sim.physics import SimulationError
     from hitfinder.workers.dataset_making import TreeOptions, make_tree
 
     options = TreeOptions(
@@ -98,16 +99,19 @@ def dataset(
     )
     _check_positive(crystal_um=crystal_um, photons=photons, label_photons=label_photons)
     n = (per_set + blanks_per_set) * len(options.datasets)
-    with _progress("frames") as progress:
-        bar = progress.add_task("frames", total=n)
-        n_new = make_tree(
-            tree,
-            options,
-            per_set,
-            blanks_per_set,
-            processes,
-            on_frame=lambda _: progress.advance(bar),
-        )
+    try:
+        with _progress("frames") as progress:
+            bar = progress.add_task("frames", total=n)
+            n_new = make_tree(
+                tree,
+                options,
+                per_set,
+                blanks_per_set,
+                processes,
+                on_frame=lambda _: progress.advance(bar),
+            )
+    except SimulationError as error:
+        raise ConfigError(str(error)) from error
     print(f"{n} frames in {tree / 'images'}, {n_new} of them new")
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hitfinder.sim.pattern_files import IMAGE
 from hitfinder.sim.physics import Detector
 from hitfinder.stream.swmr import replace_file
-from hitfinder.workers.dataset import ImageAttributes
+from hitfinder.workers.dataset import DatasetError, ImageAttributes
 
 REPORT_NAMES = {
     "clen_m": "clen",
@@ -41,6 +41,9 @@ def write_image(
         image: (ss, fs).
         said: attributes; those that are None are left out.
         detector: whose beam centre and pixel size are written.
+
+    Raises:
+        DatasetError: the disk is full, or something else is in the way.
     """
 
     def write(part: Path) -> None:
@@ -51,8 +54,11 @@ def write_image(
             _write_geometry(file, detector)
             set_attributes(file, said)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, write)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, write)
+    except OSError as reason:
+        raise DatasetError(f"{path} cannot be written: {reason}") from reason
 
 
 def set_attributes(file: h5py.File, said: ImageAttributes) -> None:

@@ -220,12 +220,12 @@ class FrameMaker:
             patterns = self._pattern_sets[name.dataset]
             chosen = (name.number - 1) % len(patterns)
             pattern = pattern_id(patterns[chosen])
-        water = self._source(name.dataset, chosen, True).draw(number)
+        water = self._source(name.dataset, None, True).draw(number)
         return water, self._source(name.dataset, chosen, False).draw(number), pattern
 
     def _source(self, dataset: str, chosen: int | None, is_blank: bool) -> FrameSource:
         """Return the source that shows one pattern, or the generator's, or no crystal at all."""
-        key = (dataset, None if is_blank else chosen, is_blank)
+        key = (dataset, chosen, is_blank)
         if key not in self._sources:
             pattern_sets = None
             if self._pattern_sets is not None and chosen is not None:
@@ -272,6 +272,10 @@ def _pattern_sets(options: TreeOptions) -> Mapping[str, Sequence[Pattern]] | Non
         return None
     if options.patterns == SHIPPED:
         return {dataset: shipped_patterns(dataset) for dataset in options.datasets}
+    if not Path(options.patterns).exists():
+        raise SimulationError(
+            f"patterns {options.patterns!r}: expected {GENERATOR}, {SHIPPED} or a path that exists"
+        )
     pattern_sets = read_patterns(Path(options.patterns))
     for pattern in chain.from_iterable(pattern_sets.values()):
         if pattern.shape != Detector().shape:

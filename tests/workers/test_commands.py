@@ -35,6 +35,8 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
         (["dataset", "x", "--datasets", "03..12"], "03..12"),
         (["dataset", "x", "--photons", "0"], "--photons"),
         (["dataset", "x", "--quick"], "--check"),
+        (["dataset", "x", "--patterns", "shiped"], "shipped"),
+        (["dataset", "x", "--patterns", "shipped", "--crystal-um", "5"], "crystal_um"),
         (["train", "--out", "weights.pickle"], ".safetensors"),
     ],
 )

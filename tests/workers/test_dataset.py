@@ -91,11 +91,17 @@ def test_a_tree_is_not_mixed_from_two_sets_of_options(tmp_path: Path) -> None:
 def test_what_cannot_be_made_is_refused_before_a_file_is_written(tmp_path: Path) -> None:
     with pytest.raises(SimulationError, match="crystal_um"):
         make_tree(tmp_path, TreeOptions(patterns="shipped", crystal_um=5.0), 1)
-    with pytest.raises(SimulationError, match="no such file"):
+    with pytest.raises(SimulationError, match="path that exists"):
         make_tree(tmp_path, TreeOptions(patterns=str(tmp_path / "absent")), 1)
     with pytest.raises(DatasetError, match="99999"):
         make_tree(tmp_path, SMALL, 100_000)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "images").touch()
+    with pytest.raises(DatasetError, match="cannot be written"):
+        make_tree(tmp_path, SMALL, 1)
 
 
 def test_a_trees_peaks_are_patterns_of_the_next_tree(tmp_path: Path) -> None:

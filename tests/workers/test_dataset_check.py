@@ -279,7 +279,7 @@ def test_a_tree_of_the_seeds_program_is_whole_and_gets_a_note(top: Path) -> None
         peaks_path = images / "peaks" / overlay.parent.name / peaks
         with h5py.File(peaks_path) as file:
             expected = file["entry/data/data"][()]
-        set_image(overlay, lambda image, expected=expected: mean + expected)  # type: ignore[misc]
+        set_image(overlay, lambda image, expected=expected: mean + expected)
     report = check_tree(top)
     assert report.ok
     assert [f.path.name for f in report.faults] == ["water02.h5", "water05.h5"]
