@@ -14,7 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from hitfinder import HitfinderError, __version__
-from hitfinder.workers import commands  # noqa: F401  (registers its sub-commands)
+from hitfinder.workers import (  # noqa: F401  (they register their sub-commands)
+    commands,
+    dataset_command,
+)
 from hitfinder.workers.cli_app import app, check_endpoint
 from hitfinder.workers.config import Config, ConfigError, check_values, read_config
 

@@ -6,17 +6,8 @@ import pytest
 
 from hitfinder.workers.cli import main
 
-COMMANDS = (
-    "run",
-    "replay",
-    "simulate",
-    "subscribe",
-    "bench",
-    "capture",
-    "check",
-    "train",
-    "evaluate",
-)
+COMMANDS = ("run", "replay", "simulate", "subscribe", "bench", "capture", "check", "train")
+COMMANDS += ("dataset", "evaluate")
 
 
 def _exit_of(arguments: list[str]) -> int | str | None:
@@ -41,6 +32,11 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
         (["simulate", "--dtype", "int64"], "int64"),
         (["bench", "--frames", "0"], "--frames"),
         (["bench", "--device", "abacus"], "abacus"),
+        (["dataset", "x", "--datasets", "03..12"], "03..12"),
+        (["dataset", "x", "--photons", "0"], "--photons"),
+        (["dataset", "x", "--quick"], "--check"),
+        (["dataset", "x", "--patterns", "shiped"], "shipped"),
+        (["dataset", "x", "--patterns", "shipped", "--crystal-um", "5"], "crystal_um"),
         (["train", "--out", "weights.pickle"], ".safetensors"),
         (["evaluate", "--parts", "gate,luck"], "luck"),
         (["evaluate", "--subset", "02,11"], "11"),
