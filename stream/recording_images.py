@@ -1,8 +1,8 @@
 """Folders and lists of files that hold one image each, as simulations and Cheetah leave them.
 
 One rule: images of one folder that share camera length and photon energy are one series, in the
-order of their names. Layout: `peaks_water_overlay/01..09/*.h5` with the attributes `clen`,
-`photon_energy` and `peak` on each file, after the seed report.
+order of their names. Layout: `[images/]peaks_water_overlay/01..09/*.h5` with the attributes
+`clen`, `photon_energy` and `peak` on each file, after the seed report.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hitfinder.stream.recording_series import RecordedSeries
 
 HDF5_SUFFIXES = {".h5", ".hdf5", ".cxi", ".nxs"}
 # Beside the frames the seed's tree keeps what they were made of; that is no detector's frame.
-_OVERLAYS = "peaks_water_overlay"
+_OVERLAYS = ("peaks_water_overlay", "images/peaks_water_overlay")
 
 
 def recorded_files(folder: Path) -> list[Path]:
@@ -29,7 +29,7 @@ def recorded_files(folder: Path) -> list[Path]:
     Raises:
         StoreError: there are none.
     """
-    top = folder / _OVERLAYS if (folder / _OVERLAYS).is_dir() else folder
+    top = next((folder / name for name in _OVERLAYS if (folder / name).is_dir()), folder)
     files = [f for f in top.rglob("*") if f.suffix.lower() in HDF5_SUFFIXES and f.is_file()]
     masters = {f.parent for f in files if f.stem.endswith("master")}
     chosen = [f for f in files if f.parent not in masters or f.stem.endswith("master")]

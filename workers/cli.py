@@ -16,6 +16,7 @@ import typer
 from hitfinder import HitfinderError, __version__
 from hitfinder.workers import (  # noqa: F401  (they register their sub-commands)
     commands,
+    dataset_command,
     train_command,
 )
 from hitfinder.workers.cli_app import app, check_endpoint

@@ -218,3 +218,73 @@ def _rate_Hz(text: str) -> float | None:
     if not 0 < rate_Hz < float("inf"):
         raise ConfigError(f"--rate: got {text!r}, expected images a second, or max")
     return rate_Hz
+
+
+@app.command()
+def evaluate(
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for report, pictures and the scores kept.")
+    ] = Path("evaluation"),
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Weights file; none for the shipped ones.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="More patterns: pattern_sim files, folders, data set trees."),
+    ] = None,
+    parts: Annotated[
+        str, typer.Option("--parts", help="Some of the parts, commas between; all if not given.")
+    ] = "",
+    blanks: Annotated[int, typer.Option("--blanks", min=1, help="Of each kind.")] = 10_000,
+    patterns: Annotated[int, typer.Option("--patterns", min=2, help="Most of a data set.")] = 32,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Times a pattern is shown at each strength.")
+    ] = 2,
+    ablation: Annotated[
+        list[str] | None,
+        typer.Option("--ablation", help="NAME=WEIGHTS: one more row on the same frames."),
+    ] = None,
+    references: Annotated[
+        Path | None, typer.Option("--references", help="Folder of trained references' weights.")
+    ] = None,
+    subset: Annotated[
+        str, typer.Option("--subset", help="Data sets that slow references see; 02,05,09.")
+    ] = "",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A look in minutes: few frames, wide intervals.")
+    ] = False,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="That draw and score.")] = 2,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same frames.")] = 0,
+) -> None:
+    """Say how good weights are: tables and pictures of rates, S90, positions, probabilities.
+
+    What is scored is kept in `--out`: the same command goes on where it was stopped.
+
+    Example: `hitfinder-stream evaluate --quick --out look`
+
+    Example: `hitfinder-stream evaluate --weights mine.safetensors --data more_patterns
+    --parts gate,blanks --blanks 50000 --out report`
+    """
+    from rich.console import Console
+
+    from hitfinder.workers.evaluate import evaluate as measure
+    from hitfinder.workers.evaluate import options_of
+
+    measure(
+        options_of(
+            out=out,
+            weights=weights,
+            data=data or [],
+            parts=parts,
+            n_blanks=blanks,
+            n_patterns=patterns,
+            repeats=repeats,
+            ablation=ablation or [],
+            references=references,
+            subset=subset,
+            is_quick=quick,
+            processes=processes,
+            seed=seed,
+        ),
+        Console(),
+    )

@@ -33,13 +33,13 @@ class FitSection(msgspec.Struct, forbid_unknown_fields=True):
 class FramesSection(msgspec.Struct, forbid_unknown_fields=True):
     """`[frames]`: what is drawn. A pair is a hit and the same water without its crystal."""
 
-    pairs: int = 12_000
+    pairs: int = 5_000
     """To train and to test."""
     test_fraction: float = 0.2
     """Of the pairs, by orientation."""
-    calibration_pairs: int = 2_000
+    calibration_pairs: int = 1_000
     """For probabilities; of orientations that nothing was trained on."""
-    blanks: int = 10_000
+    blanks: int = 6_000
     """Of each kind, for the thresholds; a rate r needs more than 1 / r."""
     made_up_crystals: int = 16
     """That the generator shoots, besides proteinase K in half of the hits and more."""

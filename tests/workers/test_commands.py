@@ -7,6 +7,7 @@ import pytest
 from hitfinder.workers.cli import main
 
 COMMANDS = ("run", "replay", "simulate", "subscribe", "bench", "capture", "check", "train")
+COMMANDS += ("dataset", "evaluate")
 
 
 def _exit_of(arguments: list[str]) -> int | str | None:
@@ -31,7 +32,15 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
         (["simulate", "--dtype", "int64"], "int64"),
         (["bench", "--frames", "0"], "--frames"),
         (["bench", "--device", "abacus"], "abacus"),
+        (["dataset", "x", "--datasets", "03..12"], "03..12"),
+        (["dataset", "x", "--photons", "0"], "--photons"),
+        (["dataset", "x", "--quick"], "--check"),
+        (["dataset", "x", "--patterns", "shiped"], "shipped"),
+        (["dataset", "x", "--patterns", "shipped", "--crystal-um", "5"], "crystal_um"),
         (["train", "--out", "weights.pickle"], ".safetensors"),
+        (["evaluate", "--parts", "gate,luck"], "luck"),
+        (["evaluate", "--subset", "02,11"], "11"),
+        (["evaluate", "--ablation", "no scales"], "NAME=WEIGHTS"),
     ],
 )
 def test_wrong_usage_is_named(
