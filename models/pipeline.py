@@ -41,6 +41,8 @@ FEW_SATURATED = 64
 """Up to this many overflowed pixels the exposure of their cells is not worth correcting."""
 MIN_EVIDENCE = 1.0
 """Cells are kept out of the background near boxes that chance makes in one frame of ten."""
+MIN_SPOT_EVIDENCE = -1.0
+"""Boxes of a hit that are looked at in its pixels; chance makes ten of them in a frame."""
 MIN_SPOT_PROBABILITY = 0.5
 """Places of a hit that are called spots; the best one is in any case."""
 CUDA_BATCH = 4
@@ -320,7 +322,8 @@ class Pipeline:
         exposure = part.background.exposure_BN[row].cpu().numpy()
         if is_hit:
             one = scan.Candidates(*(c[row : row + 1] for c in part.candidates.columns()))
-            boxes = merge(one, MAX_PEAKS).of_frame(0)
+            n_boxes = int((one.evidence > MIN_SPOT_EVIDENCE).sum())
+            boxes = merge(one, max(min(n_boxes, MAX_PEAKS), 1)).of_frame(0)
             peaks = self._locate(image, context, boxes)
             counts, exposure = outside_boxes(part, row, cells, boxes)
             estimate = heads.estimate(counts, exposure, context.heads)
