@@ -128,10 +128,12 @@ def cell_shape(shape: tuple[int, int]) -> tuple[int, int]:
 def pool_numpy(valid: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return the number of True pixels of each cell, float32 (H, W)."""
     height, width = cell_shape(valid.shape)
-    padded = np.zeros((height * CELL_PX, width * CELL_PX), np.bool_)
+    padded = np.zeros((height * CELL_PX, width * CELL_PX), np.uint8)
     padded[: valid.shape[0], : valid.shape[1]] = valid
-    cells = padded.reshape(height, CELL_PX, width, CELL_PX)
-    return np.asarray(cells.sum(axis=(1, 3), dtype=np.float32))
+    # Whole rows, then whole columns: numpy's sums over short axes are ten times slower.
+    rows = sum((padded[k::CELL_PX] for k in range(CELL_PX)), np.zeros((), np.uint8))
+    cells = sum((rows[:, k::CELL_PX] for k in range(CELL_PX)), np.zeros((), np.uint8))
+    return np.asarray(cells, np.float32)
 
 
 def cell_tables(
