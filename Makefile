@@ -11,7 +11,7 @@ help:
 	@echo "make lint   ruff, mypy --strict, import-linter"
 	@echo "make bench  what a frame costs on this machine, stage by stage"
 
-.venv/ready: pyproject.toml setup.py constraints.txt stream/_kernels.c stream/_kernels.h stream/_lz4.c stream/_unshuffle.c stream/_pool.c models/_cells.c models/_lit.c
+.venv/ready: pyproject.toml setup.py constraints.txt $(wildcard stream/*.[ch] models/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch

@@ -14,7 +14,8 @@ setup(
         ),
         Extension(
             "hitfinder.models._cells",
-            sources=["models/_cells.c"],
+            sources=[f"models/_{name}.c" for name in ("cells", "background", "scan", "tails")],
+            depends=["models/_cells.h"],
             # No fused multiply-add: sums are rounded as torch rounds them.
             extra_compile_args=[
                 *FLAGS,
@@ -22,6 +23,11 @@ setup(
                 "-fno-math-errno",
                 "-fno-trapping-math",
             ],
+        ),
+        Extension(
+            "hitfinder.models._places",
+            sources=["models/_places.c"],
+            extra_compile_args=[*FLAGS, "-fno-math-errno", "-fno-trapping-math"],
         ),
         Extension("hitfinder.models._lit", sources=["models/_lit.c"], extra_compile_args=FLAGS),
     ]

@@ -5,12 +5,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+PerScale = tuple[float, float, float, float]
 
 def background(
     sums: Array,
-    exposure: Array,
-    ring: Array,
     bin: Array,
+    lowest: Array,
+    above: Array,
+    exposure: Array,
     exposure_N: Array,
     mean: Array,
     total_N: Array,
@@ -22,20 +24,19 @@ def background(
     priors_and_clip: tuple[float, float, float, float],
     n_clips_cell_px_block: tuple[int, int, int],
     /,
-) -> None: ...
-def above(
+) -> float: ...
+def scan(
     sums: Array,
     maxima: Array,
     mean: Array,
     exposure: Array,
-    at: Array,
-    n: Array,
-    expected: Array,
-    shape: tuple[int, int],
-    sigma: float,
-    photons: tuple[float, float, float, float],
+    columns: Array,
+    frames_and_shape: tuple[int, int, int],
+    kept: int,
+    sigma_and_floor: tuple[float, float],
+    photons: PerScale,
+    places: PerScale,
     /,
-) -> tuple[int, int, int, int]: ...
+) -> None: ...
 def neg_log10_tails(n: Array, mean: Array, tails: Array, /) -> None: ...
-def keep_maxima(evidence: Array, place: Array, kept: Array, width: int, /) -> None: ...
 def hide_overlapped(ss: Array, fs: Array, size: Array, kept: Array, /) -> None: ...

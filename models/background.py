@@ -23,6 +23,7 @@ from hitfinder.models.frontend import (
     CellTables,
     Smoothing,
     flat_nonzero,
+    host_counts,
 )
 
 RING_PRIOR_PHOTONS = 25.0
@@ -54,25 +55,31 @@ class Background:
 
 
 def estimate(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
-    """Estimate the background of each frame of a batch on its own."""
+    """Estimate the background of each frame of a batch on its own.
+
+    Args:
+        sums_BHW: photons of the cells, whole numbers: uint32 on a CPU, float32 on a GPU.
+        tables: of their series.
+    """
     on_cpu = sums_BHW.device.type == "cpu"
     return estimate_compiled(sums_BHW, tables) if on_cpu else estimate_torch(sums_BHW, tables)
 
 
 def estimate_compiled(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
-    """Do as `estimate_torch` does, on one core in a few passes over the cells."""
+    """Do as `estimate_torch` does, on one core, to the rounding of float32 sums."""
     n_batch, height, width = sums_BHW.shape
     n_bins = tables.exposure_N.numel()
+    exposure_N, narrow = tables.exposure_N.numpy(), tables.narrow
     mean_BHW = np.empty((n_batch, height, width), np.float32)
     total_BN, counts_BN, exposure_BN = (np.empty((n_batch, n_bins), np.float32) for _ in range(3))
-    of_cells = (tables.exposure_HW, tables.ring_HW, tables.bin_HW, tables.exposure_N)
-    exposure, ring, bins, exposure_N = (t.contiguous().numpy() for t in of_cells)
-    for b, sums_HW in enumerate(sums_BHW.contiguous().numpy()):
-        _cells.background(
+    per_px_B = np.empty(n_batch, np.float32)
+    for b, sums_HW in enumerate(host_counts(sums_BHW)):
+        sum_of_mean = _cells.background(
             sums_HW,
-            exposure,
-            ring,
-            bins,
+            narrow.bin_HW,
+            narrow.lowest,
+            narrow.above,
+            narrow.exposure_HW,
             exposure_N,
             mean_BHW[b],
             total_BN[b],
@@ -84,13 +91,14 @@ def estimate_compiled(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
             (RING_PRIOR_PHOTONS, BLOCK_PRIOR_PHOTONS, CLIP_SIGMA, CLIP_PHOTONS),
             (N_CLIPS, CELL_PX, BLOCK_CELLS),
         )
-    per_px_B = mean_BHW.sum((1, 2)) / np.float32(max(tables.n_valid, 1))
+        per_px_B[b] = sum_of_mean / max(tables.n_valid, 1)
     made = (mean_BHW, total_BN, counts_BN, exposure_BN, per_px_B)
     return Background(*(torch.from_numpy(a) for a in made))
 
 
 def estimate_torch(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
     """Estimate as `estimate` does, on any device: the definition."""
+    sums_BHW = sums_BHW.to(torch.float32)
     n_batch, n_bins = len(sums_BHW), tables.exposure_N.numel()
     offset_B = torch.arange(n_batch, device=sums_BHW.device) * n_bins
     bins, cells = tables.bin_HW.view(-1), sums_BHW.flatten(1)

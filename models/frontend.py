@@ -29,6 +29,9 @@ BLOCK_CELLS = 8
 """Coarse correction of the background: blocks of 32 px, averaged over 3 x 3 blocks."""
 N_SECTORS = 4
 """Azimuthal sectors of a folded quadrant (0 = along fs), enough to see polarisation."""
+MAX_BINS = 2**16
+GROUP = 8
+"""Cells of a row whose rings are looked up together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +72,26 @@ class Smoothing:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class NarrowTables:
+    """A detector's cells in as few bytes as they take, in host memory.
+
+    The ring of a cell is that of its group, 8 cells of a row, and what it lies above it: radius
+    grows by at most a cell from one to the next, so 8 consecutive rings, one register, serve all.
+
+    Attributes:
+        exposure_HW: uint8, counted pixels in the cell.
+        bin_HW: uint16, ring * N_SECTORS + sector.
+        lowest: uint16 (H, groups), least ring of the group.
+        above: uint8 (H, 8 * groups), 0 to 7; what lies beyond the row repeats its last cell.
+    """
+
+    exposure_HW: NDArray[np.uint8]
+    bin_HW: NDArray[np.uint16]
+    lowest: NDArray[np.uint16]
+    above: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class CellTables:
     """What the cells of a detector are, made once for a geometry and a mask.
 
@@ -77,6 +100,7 @@ class CellTables:
         ring_HW: int32, ring index of the cell.
         bin_HW: int32, ring * N_SECTORS + sector.
         exposure_N: float32, counted pixels in the bin.
+        narrow: the same tables as a core reads them for every frame.
         radius_N: float64 numpy, mean distance from the beam centre in pixels along fs.
         cos2_N: float64 numpy, mean x^2 / r^2.
         n_rings: rings from the innermost to the outermost cell.
@@ -88,6 +112,7 @@ class CellTables:
     ring_HW: torch.Tensor
     bin_HW: torch.Tensor
     exposure_N: torch.Tensor
+    narrow: NarrowTables
     radius_N: NDArray[np.float64]
     cos2_N: NDArray[np.float64]
     n_rings: int
@@ -103,10 +128,12 @@ def cell_shape(shape: tuple[int, int]) -> tuple[int, int]:
 def pool_numpy(valid: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return the number of True pixels of each cell, float32 (H, W)."""
     height, width = cell_shape(valid.shape)
-    padded = np.zeros((height * CELL_PX, width * CELL_PX), np.bool_)
+    padded = np.zeros((height * CELL_PX, width * CELL_PX), np.uint8)
     padded[: valid.shape[0], : valid.shape[1]] = valid
-    cells = padded.reshape(height, CELL_PX, width, CELL_PX)
-    return np.asarray(cells.sum(axis=(1, 3), dtype=np.float32))
+    # Whole rows, then whole columns: numpy's sums over short axes are ten times slower.
+    rows = sum((padded[k::CELL_PX] for k in range(CELL_PX)), np.zeros((), np.uint8))
+    cells = sum((rows[:, k::CELL_PX] for k in range(CELL_PX)), np.zeros((), np.uint8))
+    return np.asarray(cells, np.float32)
 
 
 def cell_tables(
@@ -120,7 +147,7 @@ def cell_tables(
         device: where the maps will be judged.
 
     Raises:
-        ModelError: the mask's shape is not the detector's.
+        ModelError: the mask's shape is not the detector's, or it has too many rings.
     """
     if valid.shape != geometry.shape:
         raise ModelError(f"mask of shape {valid.shape}; expected (ss, fs) = {geometry.shape}")
@@ -137,6 +164,8 @@ def cell_tables(
     angle = np.arctan2(np.abs(y)[:, None], np.abs(x)[None, :])
     sector = np.minimum((angle * (2 * N_SECTORS / np.pi)).astype(np.int64), N_SECTORS - 1)
     n_rings = int(ring.max()) + 1
+    if n_rings * N_SECTORS > MAX_BINS:
+        raise ModelError(f"{n_rings} rings of {N_SECTORS} sectors; expected up to {MAX_BINS} bins")
     index = ring * N_SECTORS + sector
     weight = np.bincount(index.ravel(), exposure.ravel(), n_rings * N_SECTORS)
 
@@ -149,11 +178,28 @@ def cell_tables(
         ring_HW=torch.from_numpy(ring.astype(np.int32)).to(device),
         bin_HW=torch.from_numpy(index.astype(np.int32)).to(device),
         exposure_N=torch.from_numpy(weight.astype(np.float32)).to(device),
+        narrow=_narrow(exposure, ring, index),
         radius_N=mean(radius),
         cos2_N=mean(cos2),
         n_rings=n_rings,
         n_valid=int(valid.sum()),
         smoothing=_smoothing(n_rings, height, width, device),
+    )
+
+
+def _narrow(
+    exposure: NDArray[np.float32], ring: NDArray[np.int64], index: NDArray[np.int64]
+) -> NarrowTables:
+    height, width = ring.shape
+    groups = np.pad(ring, ((0, 0), (0, -width % GROUP)), "edge").reshape(height, -1, GROUP)
+    lowest = groups.min(axis=2)
+    # Eight cells that begin on the edge of a ring may, by rounding, end in a ninth.
+    above = np.minimum(groups - lowest[:, :, None], GROUP - 1)
+    return NarrowTables(
+        exposure_HW=exposure.astype(np.uint8),
+        bin_HW=index.astype(np.uint16),
+        lowest=lowest.astype(np.uint16),
+        above=above.reshape(height, -1).astype(np.uint8),
     )
 
 
@@ -260,19 +306,26 @@ def _writable(array: NDArray[Any]) -> NDArray[Any]:
 def stack_maps(
     pooled: Sequence[Pooled], device: torch.device | str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return sums_BHW and maxima_BHW, float32, on the device.
+    """Return sums_BHW and maxima_BHW: uint32 on a CPU, float32 on a GPU.
 
-    For a GPU they are gathered in pinned memory, so that the copy overlaps with what the host
-    does next; the allocator keeps such memory until the copy is done.
+    One frame on a CPU is not copied. For a GPU maps are gathered in pinned memory, so that the
+    copy overlaps with what the host does next; the allocator keeps such memory until the copy is
+    done.
     """
-    return _upload([p.sums for p in pooled], device), _upload([p.maxima for p in pooled], device)
+    return _stack([p.sums for p in pooled], device), _stack([p.maxima for p in pooled], device)
 
 
-def _upload(maps: Sequence[NDArray[np.uint32]], device: torch.device | str) -> torch.Tensor:
-    on_cpu = torch.device(device).type == "cpu"
-    staged_BHW = torch.empty((len(maps), *maps[0].shape), pin_memory=not on_cpu)
+def _stack(maps: Sequence[NDArray[np.uint32]], device: torch.device | str) -> torch.Tensor:
+    if torch.device(device).type == "cpu":
+        return torch.from_numpy(_writable(maps[0][None] if len(maps) == 1 else np.stack(maps)))
+    staged_BHW = torch.empty((len(maps), *maps[0].shape), pin_memory=True)
     np.stack(maps, out=staged_BHW.numpy(), casting="same_kind")
-    return staged_BHW if on_cpu else staged_BHW.to(device, non_blocking=True)
+    return staged_BHW.to(device, non_blocking=True)
+
+
+def host_counts(maps_BHW: torch.Tensor) -> NDArray[np.uint32]:
+    """Return maps in host memory as the compiled parts read them."""
+    return np.asarray(maps_BHW.to(torch.uint32).contiguous().numpy())
 
 
 def flat_nonzero(mask: torch.Tensor) -> torch.Tensor:

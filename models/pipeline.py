@@ -26,9 +26,10 @@ from hitfinder.models.frontend import (
     pool_again,
     pool_frame,
 )
-from hitfinder.models.gate import GateMode, Places, features, merge, sigmoid
+from hitfinder.models.gate import GateMode, sigmoid
 from hitfinder.models.geometry import Geometry
 from hitfinder.models.judgement import Judgement
+from hitfinder.models.places import Boxes, look_closer, merge, stack_places
 from hitfinder.models.series_model import SeriesModel
 from hitfinder.models.spots import MAX_PEAKS, Spots, locate, no_spots
 from hitfinder.models.uploads import Uploader
@@ -39,7 +40,11 @@ Image = NDArray[np.unsignedinteger]
 FEW_SATURATED = 64
 """Up to this many overflowed pixels the exposure of their cells is not worth correcting."""
 MIN_EVIDENCE = 1.0
-"""Positions are given for places that chance makes in less than one frame of ten, per scale."""
+"""Cells are kept out of the background near boxes that chance makes in one frame of ten."""
+MIN_SPOT_EVIDENCE = -1.0
+"""Boxes of a hit that are looked at in its pixels; chance makes ten of them in a frame."""
+MIN_SPOT_PROBABILITY = 0.5
+"""Places of a hit that are called spots; the best one is in any case."""
 CUDA_BATCH = 4
 """Frames judged together on a GPU, while the next are copied; a CPU gains nothing from batches."""
 
@@ -139,7 +144,7 @@ class Evidence:
     sums: torch.Tensor
     background: background.Background
     candidates: scan.Candidates
-    features: torch.Tensor
+    boxes: Boxes
 
 
 def gather_evidence(
@@ -148,7 +153,7 @@ def gather_evidence(
     """Estimate backgrounds and scan; the part of the pipeline that training shares."""
     expected = background.estimate(sums_BHW, cells)
     found = scan.scan(sums_BHW, maxima_BHW, expected.mean_BHW, cells)
-    return Evidence(sums_BHW, expected, found, features(found))
+    return Evidence(sums_BHW, expected, found, merge(found))
 
 
 class Pipeline:
@@ -183,7 +188,7 @@ class Pipeline:
         if threshold is None:
             threshold = self.weights.calibration.threshold(self.mode, max_false_positive_rate)
         self.threshold = float(threshold)
-        self._net = self.weights.net.to(device)
+        self._net = self.weights.net  # a few thousand products: no device is worth the way there
         self._uploader = Uploader(device)
 
     def begin(
@@ -259,7 +264,17 @@ class Pipeline:
             maps = self._uploader.ahead([pooled[k] for k in batch] for batch, _ in batches)
             for (batch, cells), (sums_BHW, maxima_BHW) in zip(batches, maps, strict=True):
                 part = gather_evidence(sums_BHW, maxima_BHW, cells)
-                logits = self._net(part.features).cpu().numpy()
+                seen = [
+                    look_closer(
+                        images[k],
+                        context.valid,
+                        part.boxes.of_frame(row),
+                        context.geometry.beam_center_px,
+                        context.series.knows_hot_pixels,
+                    )
+                    for row, k in enumerate(batch)
+                ]
+                logits = self._net(stack_places(seen))[0].numpy()
                 for row, k in enumerate(batch):
                     judged.append(
                         self._one(row, images[k], pooled[k], part, logits[row], cells, context)
@@ -306,9 +321,11 @@ class Pipeline:
         counts = part.background.counts_BN[row].cpu().numpy()
         exposure = part.background.exposure_BN[row].cpu().numpy()
         if is_hit:
-            places = _places_of(part.candidates, row)
-            peaks = self._locate(image, context, part, row, cells, places)
-            counts, exposure = outside_places(part, row, cells, places)
+            one = scan.Candidates(*(c[row : row + 1] for c in part.candidates.columns()))
+            n_boxes = int((one.evidence > MIN_SPOT_EVIDENCE).sum())
+            boxes = merge(one, max(min(n_boxes, MAX_PEAKS), 1)).of_frame(0)
+            peaks = self._locate(image, context, boxes)
+            counts, exposure = outside_boxes(part, row, cells, boxes)
             estimate = heads.estimate(counts, exposure, context.heads)
         return Judgement(
             is_hit=is_hit,
@@ -331,41 +348,34 @@ class Pipeline:
         )
 
     def _locate(
-        self,
-        image: Image,
-        context: SeriesContext,
-        part: Evidence,
-        row: int,
-        cells: CellTables,
-        places: Places,
+        self, image: Image, context: SeriesContext, boxes: tuple[NDArray[np.float32], ...]
     ) -> Spots:
-        evidence, rest, ss, fs, size, mean = (c[0].cpu().numpy() for c in places.columns())
-        middle = np.float32((CELL_PX - 1) / 2)
-        i, j = np.rint(ss).astype(np.int64), np.rint(fs).astype(np.int64)
-        at_HW = part.background.mean_BHW[row] / cells.exposure_HW.clamp(min=1)
-        per_px = at_HW[torch.from_numpy(i), torch.from_numpy(j)].cpu().numpy()
-        p = self.weights.calibration.spot_probability(evidence, rest, mean)
-        return locate(
-            image, context.valid, ss * CELL_PX + middle, fs * CELL_PX + middle, size, per_px, p
+        """Return the spots of a hit: what its boxes are at full resolution."""
+        found = look_closer(
+            image,
+            context.valid,
+            boxes,
+            context.geometry.beam_center_px,
+            context.series.knows_hot_pixels,
+            MAX_PEAKS,
         )
+        spot_logits = self._net.spot_logits(torch.from_numpy(found.features[None]))[0].numpy()
+        p = self.weights.calibration.spot_probability(spot_logits)
+        best = np.argsort(-p, kind="stable")
+        best = best[: max(int((p >= MIN_SPOT_PROBABILITY).sum()), 1)]
+        columns = (found.ss, found.fs, found.sigma_px, found.background_per_px, p)
+        return locate(image, context.valid, *(c[best] for c in columns))
 
 
-def _places_of(candidates: scan.Candidates, row: int) -> Places:
-    """Return the significant places of one frame, as a batch of one."""
-    one = scan.Candidates(*(c[row : row + 1] for c in candidates.columns()))
-    n_significant = int((one.evidence > MIN_EVIDENCE).sum())
-    places = merge(one, min(n_significant, MAX_PEAKS))
-    kept = places.evidence[0] > MIN_EVIDENCE
-    return Places(*(c[:, kept] for c in places.columns()))
-
-
-def outside_places(
-    part: Evidence, row: int, cells: CellTables, places: Places
+def outside_boxes(
+    part: Evidence, row: int, cells: CellTables, boxes: tuple[NDArray[np.float32], ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return counts and exposure per (ring, sector) of one frame's cells away from all places."""
+    """Return counts and exposure per (ring, sector) of one frame's cells away from all boxes."""
     near = np.zeros(tuple(cells.bin_HW.shape), np.bool_)
-    centres = (t[0].cpu().numpy() for t in (places.ss, places.fs, places.size))
-    for ss, fs, size in zip(*centres, strict=True):
+    evidence, _, ss_cells, fs_cells, _, edge_px = boxes
+    significant = evidence > MIN_EVIDENCE
+    columns = (c[significant] for c in (ss_cells, fs_cells, np.maximum(edge_px / CELL_PX, 1)))
+    for ss, fs, size in zip(*columns, strict=True):
         reach = size / 2 + 1
         top, left = max(int(ss - reach), 0), max(int(fs - reach), 0)
         near[top : int(ss + reach) + 2, left : int(fs + reach) + 2] = True

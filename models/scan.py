@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from hitfinder.models import _cells
-from hitfinder.models.frontend import CELL_PX, CellTables, flat_nonzero
+from hitfinder.models.frontend import CELL_PX, CellTables, flat_nonzero, host_counts
 
 SCALES_PX = (1, 4, 8, 16)
 CANDIDATES_PER_SCALE = 256
@@ -93,15 +93,64 @@ def scan(
     mean_BHW: torch.Tensor,
     tables: CellTables,
 ) -> Candidates:
-    """Return the strongest candidates of each frame, scale by scale."""
-    above = above_compiled if sums_BHW.device.type == "cpu" else above_torch
-    scale, b, i, j, n, mean = above(sums_BHW, maxima_BHW, mean_BHW, tables)
+    """Return the strongest candidates of each frame, scale by scale.
+
+    Args:
+        sums_BHW: photons of the cells, whole numbers: uint32 on a CPU, float32 on a GPU.
+        maxima_BHW: largest pixel of the cells, of the same type.
+        mean_BHW: float32, expected photons of the cells.
+        tables: of their series.
+    """
+    scan_here = scan_compiled if sums_BHW.device.type == "cpu" else scan_torch
+    return scan_here(sums_BHW, maxima_BHW, mean_BHW, tables)
+
+
+def scan_compiled(
+    sums_BHW: torch.Tensor,
+    maxima_BHW: torch.Tensor,
+    mean_BHW: torch.Tensor,
+    tables: CellTables,
+) -> Candidates:
+    """Do as `scan_torch` does, on one core in one pass over the cells.
+
+    The same boxes have the same photons and means to the bit, and evidence within 1e-6.
+    """
+    shape = (sums_BHW.shape[0], sums_BHW.shape[1], sums_BHW.shape[2])
+    columns = np.empty((5, shape[0], len(SCALES_PX), CANDIDATES_PER_SCALE), np.float32)
+    _cells.scan(
+        host_counts(sums_BHW),
+        host_counts(maxima_BHW),
+        mean_BHW.contiguous().numpy(),
+        tables.narrow.exposure_HW,
+        columns,
+        shape,
+        CANDIDATES_PER_SCALE,
+        (CUT_SIGMA, FLOOR),
+        CUT_PHOTONS,
+        places_looked_at(tables),
+    )
+    return Candidates(*torch.from_numpy(columns))
+
+
+def places_looked_at(tables: CellTables) -> tuple[float, float, float, float]:
+    """Return log10 of the number of places of each scale."""
+    pixels, cells = tables.n_valid, tables.n_valid / CELL_PX**2
+    pixel, cell = (math.log10(max(n, 1.0)) for n in (pixels, cells))
+    return pixel, cell, cell, cell
+
+
+def scan_torch(
+    sums_BHW: torch.Tensor,
+    maxima_BHW: torch.Tensor,
+    mean_BHW: torch.Tensor,
+    tables: CellTables,
+) -> Candidates:
+    """Do as `scan` does, on any device: the definition."""
+    sums_BHW, maxima_BHW = sums_BHW.to(torch.float32), maxima_BHW.to(torch.float32)
+    scale, b, i, j, n, mean = _boxes_above(sums_BHW, maxima_BHW, mean_BHW, tables)
     n_rows = len(sums_BHW) * len(SCALES_PX)
-    places = torch.tensor(
-        [max(tables.n_valid / (1 if s == 1 else CELL_PX**2), 1.0) for s in SCALES_PX],
-        device=n.device,
-    ).log10()
-    evidence = neg_log10_tail(n, mean) - places[scale]
+    places = torch.tensor(places_looked_at(tables), device=n.device)
+    evidence = neg_log10_tail_torch(n, mean) - places[scale]
     frame_scale = b * len(SCALES_PX) + scale
     # A frame of empty cells around each map, so that no place has neighbours across an edge.
     height, width = sums_BHW.shape[1] + 2, sums_BHW.shape[2] + 2
@@ -114,7 +163,7 @@ def scan(
     brightest = _brightest(maxima_BHW, b, i, j, span)
     others = n - brightest
     tamed = others + torch.minimum(brightest, 1 + (others - mean).clamp(min=0))
-    rest = torch.where(scale == 0, FLOOR, neg_log10_tail(tamed, mean) - places[scale])
+    rest = torch.where(scale == 0, FLOOR, neg_log10_tail_torch(tamed, mean) - places[scale])
     middle = (span - 1) / 2
     laid = []
     for empty, column in (
@@ -130,53 +179,13 @@ def scan(
     return Candidates(*laid)
 
 
-def above_compiled(
+def _boxes_above(
     sums_BHW: torch.Tensor,
     maxima_BHW: torch.Tensor,
     mean_BHW: torch.Tensor,
     tables: CellTables,
 ) -> tuple[torch.Tensor, ...]:
-    """Do as `above_torch` does, on one core in one pass over the cells."""
-    n_batch, height, width = sums_BHW.shape
-    room = (n_batch, len(SCALES_PX), height * width)
-    # Boxes are few: memory that is never written is never there.
-    at, n, mean = (np.empty(room, dtype) for dtype in (np.int64, np.float32, np.float32))
-    maps = (sums_BHW, maxima_BHW, mean_BHW, tables.exposure_HW)
-    sums, maxima, expected, exposure = (t.contiguous().numpy() for t in maps)
-    found = [
-        _cells.above(
-            sums[b],
-            maxima[b],
-            expected[b],
-            exposure,
-            at[b],
-            n[b],
-            mean[b],
-            (height, width),
-            CUT_SIGMA,
-            CUT_PHOTONS,
-        )
-        for b in range(n_batch)
-    ]
-    rows = [(k, b) for k in range(len(SCALES_PX)) for b in range(n_batch)]
-    scale, frame = (
-        torch.from_numpy(np.repeat(of_row, [found[b][k] for k, b in rows]))
-        for of_row in np.transpose(rows)
-    )
-    at_all, n_all, mean_all = (
-        torch.from_numpy(np.concatenate([a[b, k, : found[b][k]] for k, b in rows]))
-        for a in (at, n, mean)
-    )
-    return scale, frame, at_all // width, at_all % width, n_all, mean_all
-
-
-def above_torch(
-    sums_BHW: torch.Tensor,
-    maxima_BHW: torch.Tensor,
-    mean_BHW: torch.Tensor,
-    tables: CellTables,
-) -> tuple[torch.Tensor, ...]:
-    """Return the boxes worth an exact tail, by scale, frame and place: the definition.
+    """Return the boxes worth an exact tail, by scale, frame and place.
 
     Returns:
         scale, frame, row, column, int64; photons and expected photons of the box, float32.
@@ -219,17 +228,6 @@ def local_maxima(
         width: places from one row to the next.
         n_places: more than any place.
     """
-    if evidence.device.type != "cpu":
-        return local_maxima_torch(evidence, place, width, n_places)
-    kept = np.empty(len(evidence), np.bool_)
-    _cells.keep_maxima(evidence.numpy(), place.numpy(), kept, width)
-    return torch.from_numpy(kept)
-
-
-def local_maxima_torch(
-    evidence: torch.Tensor, place: torch.Tensor, width: int, n_places: int
-) -> torch.Tensor:
-    """Return what `local_maxima` does, on any device: the definition."""
     dense = torch.full((n_places,), 2 * FLOOR, device=evidence.device)
     dense[place] = evidence
     before = torch.tensor([-width - 1, -width, -width + 1, -1], device=place.device)

@@ -21,12 +21,13 @@ from hitfinder.models.frontend import CELL_PX, N_SECTORS, CellTables, Pooled
 from hitfinder.models.hot_pixels import HotPixels, least_counts
 from hitfinder.models.learned import Entries, Kind
 
-FIRST_LOOK, EARLY_STEP, LATE_STEP = 8, 4, 16
-"""Frames before the first decision, between decisions until hot pixels are known, and after."""
+FIRST_LOOK, EARLY_STEP, LATE_STEP, LATE_EVERY = 8, 4, 16, 2
+"""Frames before the first decision, between decisions until hot pixels are known, and after, when
+only every second frame is searched: what is left is rare, and searching costs a memory pass."""
 SETTLE_AT_LATEST = 128
-DIM_STEP, DIM_TAIL = 8, 1e-6
-"""Every eighth frame is added to the cells' counts, which are looked at when their number doubles;
-a cell above what background reaches this rarely counts only so much."""
+DIM_STEP, DIM_FIRST, DIM_TAIL = 8, 4, 1e-6
+"""Every eighth frame is added to the cells' counts, which are looked at when so many are in and
+whenever their number doubles; a cell counts only up to what background exceeds this rarely."""
 RING_PRIOR_PHOTONS = 25.0
 """The mean over the detector counts as this many photons of each ring."""
 REFRESH, SCALE_UP, SCALE_DOWN = 64, 1.15, 0.6
@@ -112,9 +113,13 @@ class SeriesModel:
         if photons_per_px <= 0 or not self._is_new(pooled):
             return learned.no_entries()
         self._n_taught += 1
-        self._add_background(radial_counts, photons_per_px, is_hit=is_hit)
-        self._set_limits(photons_per_px)
-        self._hot.see(image, pooled.sums, pooled.maxima, valid, is_hit=is_hit)
+        if not is_hit:
+            self._n_misses += 1
+            self._photons_per_px += photons_per_px
+        if not self._knows_hot_pixels or self._n_taught % LATE_EVERY == 0:
+            self._add_rings(radial_counts, photons_per_px, is_hit=is_hit)
+            self._set_limits(photons_per_px)
+            self._hot.see(image, pooled.sums, pooled.maxima, valid, is_hit=is_hit)
         fresh = learned.no_entries()
         step = LATE_STEP if self._knows_hot_pixels else EARLY_STEP
         if self._n_taught >= FIRST_LOOK and self._n_taught % step == 0:
@@ -141,18 +146,15 @@ class SeriesModel:
             del self._seen[next(iter(self._seen))]
         return True
 
-    def _add_background(
+    def _add_rings(
         self, radial_counts: NDArray[np.float32], photons_per_px: float, *, is_hit: bool
     ) -> None:
-        """Add a frame's rings, whose rates are relative to the frame's mean."""
+        """Add a frame's rings, relative to its mean; those of hits only while there is no miss."""
         if is_hit and self._n_misses:
             return
         counts_R, exposure_R = radial_counts.reshape(2, -1, N_SECTORS).sum(2, dtype=np.float64)
         self._counts_R += counts_R
         self._exposure_R += exposure_R * photons_per_px
-        if not is_hit:
-            self._n_misses += 1
-            self._photons_per_px += photons_per_px
 
     def _rate_R(self, photons_per_px: float) -> NDArray[np.float64]:
         """Return what a frame of this mean has per pixel in each ring, by all frames so far."""
@@ -189,4 +191,5 @@ class SeriesModel:
         brightest = self._rate_R(photons_per_px).max(keepdims=True) * CELL_PX**2
         self._dim.add(np.minimum(sums_HW, np.uint32(least_counts(brightest, DIM_TAIL)[0])))
         n = self._dim.n_frames
-        return self._dim.look(frame) if n & (n - 1) == 0 else learned.no_entries()
+        is_due = n >= DIM_FIRST and n & (n - 1) == 0
+        return self._dim.look(frame) if is_due else learned.no_entries()

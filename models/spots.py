@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 MAX_PEAKS = 1024
 REACH_PX = 14
 """Half width of the window around a spot."""
-KERNEL_PX = {1: 1.5, 2: 2.5, 4: 4.0}
-"""Gaussian sigma of the mean shift by box size in cells."""
-DISC_PX = {1: 3.5, 2: 5.5, 4: 8.5}
+MIN_KERNEL_PX = 1.0
+"""Gaussian sigma of the mean shift: the spot's own, but not less."""
+DISC_SIGMA, MIN_DISC_PX, MAX_DISC_PX = 2.5, 2.5, 10.0
+"""The inner disc holds 96 % of a Gaussian spot's photons."""
 GAP_PX = 1.5
 N_SHIFTS = 5
 SAME_SPOT_PX = 3.0
@@ -55,7 +56,7 @@ def locate(
     valid: NDArray[np.bool_],
     ss_px: Float,
     fs_px: Float,
-    size_cells: Float,
+    sigma_px: Float,
     background_per_px: Float,
     p: Float,
 ) -> Spots:
@@ -66,27 +67,21 @@ def locate(
         valid: bool (ss, fs).
         ss_px: start position of each place, strongest first.
         fs_px: start position.
-        size_cells: edge of the box that found it, 1, 2 or 4 cells.
+        sigma_px: width of the spot.
         background_per_px: photons per pixel expected there.
         p: probability of each place.
     """
     if not len(ss_px):
         return no_spots()
     counts, used, ss0, fs0 = _windows(image, valid, ss_px, fs_px)
-    kernel = _by_size(KERNEL_PX, size_cells)
     excess = np.where(used, counts - background_per_px[:, None, None], 0.0)
-    ss, fs = _follow(excess, ss_px - ss0, fs_px - fs0, kernel)
-    intensity, snr = _three_rings(
-        counts, used, ss, fs, _by_size(DISC_PX, size_cells), background_per_px
-    )
+    ss, fs = _follow(excess, ss_px - ss0, fs_px - fs0, np.maximum(sigma_px, MIN_KERNEL_PX))
+    disc = np.clip(DISC_SIGMA * sigma_px, MIN_DISC_PX, MAX_DISC_PX)
+    intensity, snr = _three_rings(counts, used, ss, fs, disc, background_per_px)
     ss, fs = ss + ss0, fs + fs0
     keep = _distinct(ss, fs) & (intensity > 0)
     columns = (fs, ss, intensity, snr, p)
     return Spots(*(np.ascontiguousarray(c[keep][:MAX_PEAKS], np.float32) for c in columns))
-
-
-def _by_size(table: dict[int, float], size_cells: Float) -> Float:
-    return np.array([table[int(s)] for s in size_cells], np.float32)
 
 
 def _windows(

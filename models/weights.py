@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from hitfinder.models.errors import ModelError
 from hitfinder.models.gate import Calibration, GateMode, GateNet
+from hitfinder.models.places import N_FEATURES
 from hitfinder.models.water import WaterTable
 
-FORMAT = "hitfinder-gate-1"
-SHIPPED = "gate_v1.safetensors"
+FORMAT = "hitfinder-gate-2"
+SHIPPED = "gate_v2.safetensors"
 WATER = "water_f2.safetensors"
 MAX_BYTES = 64 * 2**20
 """No weights of this program come near it; a larger file is not one of ours."""
@@ -145,6 +146,8 @@ def _unpack(
     state = {k[4:]: torch.from_numpy(a.copy()) for k, a in arrays.items() if k.startswith("net.")}
     try:
         net.load_state_dict(state)
+        if not 0 <= int(net.column_F.min()) <= int(net.column_F.max()) < N_FEATURES:
+            raise ValueError("columns of a place that there are not")
         calibration = Calibration(
             slope=arrays["calibration.slope"],
             offset=arrays["calibration.offset"],

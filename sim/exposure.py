@@ -32,6 +32,7 @@ class Truth:
         n_crystals: crystals in the beam.
         spots: reflections of at least 3 expected photons whose centre is on an active pixel.
         spot_sigma_px: float32, geometric mean of each spot's two widths.
+        all_spots: every reflection that was computed, however faint, on the array or near it.
         bragg_index: int32, the flat pixels that Bragg photons met, ascending; gaps not masked.
         bragg_counts: int64, how many each.
         expect: makes `bragg`; None for a blank.
@@ -51,6 +52,7 @@ class Truth:
     n_crystals: int
     spots: Spots
     spot_sigma_px: NDArray[np.float32]
+    all_spots: Spots
     bragg_index: NDArray[np.int32]
     bragg_counts: NDArray[np.int64]
     expect: Callable[[], Pattern] | None

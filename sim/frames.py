@@ -48,8 +48,15 @@ __all__ = [
 TRUTH_PHOTONS = 3.0
 
 
-# Water of so many settings is kept: data sets come again and again, drawn settings never do.
+# Water of so many settings is kept, 9 MB each.
 KEPT_FIELDS = 16
+
+
+def _varies_water(s: FrameSettings) -> bool:
+    """Tell whether hardly any two frames have the same water."""
+    spans = (s.n_photons, s.thickness, s.center_shift_px, s.horizontal_polarization)
+    drawn = any(isinstance(span, tuple) for span in (*spans, s.photon_energy_eV, s.clen_m))
+    return drawn or bool(s.thickness_jitter or s.center_jitter_px)
 
 
 def _highest(dtype: str) -> int:
@@ -265,10 +272,9 @@ class FrameSource:
     def _field(self, scene: Scene) -> WaterField:
         """Return the scene's water, which is the same with and without a crystal."""
         key = replace(scene, is_hit=False, strength=1.0)
-        if key not in self._fields:
-            if len(self._fields) == KEPT_FIELDS:
-                self._fields.clear()
-            self._fields[key] = water_field(
+        field = self._fields.get(key)
+        if field is None:
+            field = water_field(
                 self.detector,
                 scene.setting.photon_energy_eV,
                 scene.setting.clen_m,
@@ -278,7 +284,10 @@ class FrameSource:
                 scene.horizontal_polarization,
                 form_factor=self._form_factor,
             )
-        return self._fields[key]
+        # Data sets come again and again, drawn settings never do.
+        if not _varies_water(self.settings) and len(self._fields) < KEPT_FIELDS:
+            self._fields[key] = field
+        return field
 
     def _nuisances(
         self, nuisances: Nuisances, scene: Scene, rng: np.random.Generator
@@ -312,6 +321,7 @@ class FrameSource:
             "n_crystals": shot.n_crystals,
             "spots": bragg.spots,
             "spot_sigma_px": bragg.sigma_px,
+            "all_spots": shot.bragg.spots,
             "bragg_index": index,
             "bragg_counts": counts,
             "expect": shot.expect,

@@ -152,9 +152,12 @@ class WaterField:
     def at(self, x2: NDArray[np.float32], y2: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the mean in photons where the squared distances are (x2, y2), broadcast."""
         r2 = x2 + y2
-        field = self.horizontal * x2 + (1 - self.horizontal) * y2
+        h = self.horizontal
+        field = x2 if h == 1 else h * x2 + (1 - h) * y2
         polarised = 1 - field / (r2 + np.float32(self.clen2))
-        return np.asarray(self.radial[r2.astype(np.int32)] * polarised, dtype=np.float32)
+        # No index lies outside; to clip is the fastest way to look up.
+        radial = self.radial.take(r2.astype(np.int32), mode="clip")
+        return np.asarray(radial * polarised, dtype=np.float32)
 
     def mean(self) -> NDArray[np.float32]:
         """Return the mean image, float32 (ss, fs), photons a pixel a shot, gaps not masked."""
@@ -180,7 +183,8 @@ class WaterField:
         for begin in range(0, n, CACHED_CANDIDATES):
             part = slice(begin, begin + CACHED_CANDIDATES)
             fs, ss = all_fs[part], all_ss[part]
-            keep = np.flatnonzero(level[part] < self.at(self.x2[fs], self.y2[ss]))
+            mean = self.at(self.x2.take(fs, mode="clip"), self.y2.take(ss, mode="clip"))
+            keep = np.flatnonzero(level[part] < mean)
             kept.append(ss[keep].astype(np.int32) * np.int32(n_fs) + fs[keep])
         return np.concatenate(kept)
 

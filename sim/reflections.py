@@ -64,6 +64,13 @@ def _rotations(group: gemmi.GroupOps) -> list[NDArray[np.int64]]:
     return [sign * matrix for matrix in matrices for sign in (1, -1)]
 
 
+def _distinct(hkl: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Return each hkl once, in order of h, k, l, and where it stands first."""
+    base = 2 * int(np.abs(hkl).max(initial=0)) + 1
+    _, first = np.unique((hkl @ np.array([base**2, base, 1])), return_index=True)
+    return hkl[first], first
+
+
 def read_crystal() -> Crystal:
     """Return proteinase K (PDB 1IC6) to 2.0 A, from the shipped cell and reflection list."""
     folder = files("hitfinder.sim").joinpath("data")
@@ -74,7 +81,7 @@ def read_crystal() -> Crystal:
     rows = np.array([line.split()[:4] for line in lines[3:-1]], dtype=float)
     point_group = gemmi.SpaceGroup("P 4/m m m").operations()
     turned = [rows[:, :3].astype(np.int64) @ rotation for rotation in _rotations(point_group)]
-    hkl, first = np.unique(np.concatenate(turned), axis=0, return_index=True)
+    hkl, first = _distinct(np.concatenate(turned))
     return _crystal(cell, hkl, np.tile(rows[:, 3], len(turned))[first])
 
 
@@ -113,7 +120,7 @@ def random_crystal(
     centric = np.array([group.is_reflection_centric(h) for h in unique.tolist()])
     draw = np.where(centric, rng.chisquare(1, len(unique)), rng.exponential(1.0, len(unique)))
     turned = [unique @ rotation for rotation in _rotations(group)]
-    hkl, first = np.unique(np.concatenate(turned), axis=0, return_index=True)
+    hkl, first = _distinct(np.concatenate(turned))
     return _crystal(unit, hkl, np.tile(mean * draw, len(turned))[first])
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -26,9 +26,10 @@ from hitfinder.sim.detector import Compression, DetectorConfig, HeaderDetail, Pr
 from hitfinder.sim.emulator import Emulator, EmulatorError, EmulatorOptions
 from hitfinder.sim.encoding import EncodedImage
 from hitfinder.sim.faults import AppliedFault, FaultInjector, parse_faults
-from hitfinder.sim.frames import FrameSettings, FrameSource
+from hitfinder.sim.frames import FrameSource
 from hitfinder.sim.physics import Detector, data_sets
 from hitfinder.sim.pool import FrameTruth, PooledSource, TruthFile
+from hitfinder.sim.presets import BLANK_KINDS
 from hitfinder.sim.rest_server import RestServer
 from hitfinder.sim.simplon import Simplon
 
@@ -63,6 +64,9 @@ class SimulateOptions:
         crystal_um: edge of the crystals; other than 10 needs the pattern generator (slower).
         divergence_mrad: FWHM of the beam's divergence, which widens the spots.
         n_photons: photons a pulse, None for the model's own.
+        strength: factor on the Bragg photons alone.
+        hot_pixels: pixels that count without light, at fixed places for a seed.
+        background: what is there besides water and crystals, a kind of `presets.BLANK_KINDS`.
         shape: (ss, fs) of a smaller detector for quick trials; None for the EIGER2 4M.
         api: HOST:PORT to serve SIMPLON on and wait for commands; None to send at once.
         faults: what shall go wrong, grammar of `parse_faults`.
@@ -81,6 +85,9 @@ class SimulateOptions:
     crystal_um: float = SHIPPED_CRYSTAL_UM
     divergence_mrad: float = 0.0
     n_photons: float | None = None
+    strength: float = 1.0
+    hot_pixels: int = 0
+    background: str = "ideal"
     dtype: Literal["uint8", "uint16", "uint32"] = "uint16"
     shape: tuple[int, int] | None = None
     compression: Compression = "bslz4"
@@ -267,6 +274,12 @@ def _check(options: SimulateOptions) -> tuple[str, ...]:
         raise SimulateError("data set all needs nine settings; with an API the client sets them")
     if options.frames < 1 or (options.rate_Hz is not None and options.rate_Hz <= 0):
         raise SimulateError("frames and rate must be positive; rate max has no limit")
+    if options.background not in BLANK_KINDS:
+        raise SimulateError(
+            f"background {options.background!r}; expected one of {', '.join(BLANK_KINDS)}"
+        )
+    if options.hot_pixels < 0 or options.strength < 0:
+        raise SimulateError("hot pixels and strength cannot be negative")
     if options.seed < 0 or options.pool < 0:
         raise SimulateError("seed and pool cannot be negative; pool 0 draws each frame anew")
     if options.api is not None and not options.api.rpartition(":")[2].isdigit():
@@ -277,11 +290,15 @@ def _check(options: SimulateOptions) -> tuple[str, ...]:
 def _frames(options: SimulateOptions, dataset: str) -> FrameSource:
     is_shipped = options.crystal_um == SHIPPED_CRYSTAL_UM
     fields: dict[str, Any] = {} if options.n_photons is None else {"n_photons": options.n_photons}
-    settings = FrameSettings(
+    if options.hot_pixels:
+        fields["n_hot_pixels"] = options.hot_pixels
+    settings = replace(
+        BLANK_KINDS[options.background],
         datasets=(dataset,),
         hit_fraction=options.hit_fraction,
         crystal_um=options.crystal_um,
         divergence_mrad=options.divergence_mrad,
+        strength=options.strength,
         patterns="shipped" if is_shipped else "generator",
         dtype=options.dtype,
         **fields,

@@ -1,4 +1,4 @@
-"""The sub-commands beside the daemon: subscribe, capture, check, simulate, bench, train."""
+"""The sub-commands beside the daemon: subscribe, capture, check, simulate, bench."""
 
 from __future__ import annotations
 
@@ -130,6 +130,16 @@ def simulate(
     n_photons: Annotated[
         float | None, typer.Option("--n-photons", help="Photons a pulse; none for the model's.")
     ] = None,
+    strength: Annotated[
+        float, typer.Option("--strength", min=0, help="Factor on the crystals' photons alone.")
+    ] = 1.0,
+    hot_pixels: Annotated[
+        int, typer.Option("--hot-pixels", min=0, help="Pixels that count without light.")
+    ] = 0,
+    background: Annotated[
+        str,
+        typer.Option("--background", help="ideal water, jitter, rings, hot, salt or ice."),
+    ] = "ideal",
     dtype: Annotated[PixelType, typer.Option("--dtype", help="Pixel type.")] = "uint16",
     compression: Annotated[
         Compression, typer.Option("--compression", help="As SIMPLON calls it.")
@@ -169,6 +179,9 @@ def simulate(
         crystal_um=crystal_um,
         divergence_mrad=divergence_mrad,
         n_photons=n_photons,
+        strength=strength,
+        hot_pixels=hot_pixels,
+        background=background,
         dtype=dtype,
         compression=compression,
         header_detail=header_detail,
@@ -205,37 +218,6 @@ def _rate_Hz(text: str) -> float | None:
     if not 0 < rate_Hz < float("inf"):
         raise ConfigError(f"--rate: got {text!r}, expected images a second, or max")
     return rate_Hz
-
-
-@app.command()
-def train(
-    out: Annotated[Path, typer.Option("--out", help="Weights to write, a .safetensors file.")],
-    n_train: Annotated[int, typer.Option("--n-train", min=1, help="Pairs to fit.")] = 3000,
-    n_calibrate: Annotated[
-        int, typer.Option("--n-calibrate", min=1, help="Pairs for probabilities.")
-    ] = 600,
-    n_validate: Annotated[
-        int, typer.Option("--n-validate", min=1, help="Pairs the network must win on.")
-    ] = 1200,
-    n_blanks: Annotated[
-        int, typer.Option("--n-blanks", min=1, help="Blanks for thresholds; rate r needs 1 / r.")
-    ] = 8000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same weights.")] = 1,
-    processes: Annotated[
-        int, typer.Option("--processes", min=1, help="Processes that draw frames.")
-    ] = 2,
-) -> None:
-    """Train the gate on simulated pairs, calibrate it, write weights and their card.
-
-    Example: `hitfinder-stream train --out gate_mine.safetensors --processes 8`
-    """
-    from hitfinder.workers.train import TrainOptions
-    from hitfinder.workers.train import train as fit
-
-    if out.suffix != ".safetensors":
-        raise ConfigError(f"--out: got {out}, expected a name that ends in .safetensors")
-    options = TrainOptions(out, n_train, n_calibrate, n_validate, n_blanks, seed, processes)
-    print(f"written {fit(options)}, its card and its curves beside it")
 
 
 @app.command()

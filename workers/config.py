@@ -10,12 +10,15 @@ import difflib
 import hashlib
 import os
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from hitfinder import HitfinderError
+
+Tree = TypeVar("Tree", bound=msgspec.Struct)
 
 
 class ConfigError(HitfinderError):
@@ -117,23 +120,48 @@ def read_config(path: Path | None) -> Config:
     Raises:
         ConfigError: unreadable file, unknown key, wrong type or a value out of range.
     """
-    if path is None:
-        return Config()
+    config = Config() if path is None else read_tree(path, Config)
+    check_values(config)
+    return config
+
+
+def read_tree(path: Path, shape: type[Tree]) -> Tree:
+    """Read a TOML file as a typed tree.
+
+    Args:
+        path: the file.
+        shape: a `msgspec.Struct` whose sections are structs too.
+
+    Raises:
+        ConfigError: unreadable file, unknown key or wrong type; values are not looked at.
+    """
     try:
         tree = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"config file {path}: {error.strerror}; give a readable file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file {path} is not TOML: {error}") from error
-    _check_keys(tree, Config, "")
+    _check_keys(tree, shape, "")
     try:
-        config = msgspec.convert(tree, Config)
+        return msgspec.convert(tree, shape)
     except msgspec.ValidationError as error:
         text, _, where = str(error).partition(" - at ")
         key = where.strip("`").removeprefix("$.") or "the file"
         raise ConfigError(f"config {path}: {key}: {text}") from error
-    check_values(config)
-    return config
+
+
+def check_bounds(bounds: Iterable[tuple[str, float | None, float, float]]) -> None:
+    """Refuse values that are out of range; None is a value that nobody gave.
+
+    Args:
+        bounds: key, value, lowest and highest value.
+
+    Raises:
+        ConfigError: names the key, what was got and what was expected.
+    """
+    for key, value, low, high in bounds:
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"{key}: got {value}, expected {low} to {high}")
 
 
 def check_values(config: Config) -> None:
@@ -155,9 +183,7 @@ def check_values(config: Config) -> None:
         ("geometry.clen_m", config.geometry.clen_m, 1e-3, 100.0),
         ("geometry.photon_energy_eV", config.geometry.photon_energy_eV, 100.0, 1e6),
     )
-    for key, value, low, high in bounds:
-        if value is not None and not low <= value <= high:
-            raise ConfigError(f"{key}: got {value}, expected {low} to {high}")
+    check_bounds(bounds)
     if not config.workers.devices:
         raise ConfigError("workers.devices: got an empty list, expected e.g. ['cpu']")
 

@@ -15,8 +15,9 @@ from typing import Protocol
 import h5py
 import numpy as np
 
-from hitfinder.sim.frames import FrameSettings, FrameSource, draw_counts
+from hitfinder.sim.frames import FrameSettings, FrameSource
 from hitfinder.sim.physics import PULSE_PHOTONS
+from hitfinder.sim.shots import draw_counts
 from hitfinder.workers.dataset import (
     DatasetError,
     ImageAttributes,

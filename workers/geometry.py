@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from hitfinder.models.crystfel_geom import CrystfelGeometry, read_geom
 from hitfinder.models.errors import GeometryError
@@ -148,8 +148,15 @@ def _is_plausible(name: str, value: float | tuple[float, float]) -> bool:
 def gaps(image: Pixels) -> NDArray[np.bool_]:
     """Return where an image's areas of the largest value are: module gaps without a mask."""
     full = ~valid_from_gap_value(image)
-    square = np.ones((GAP_SIDE_PX, GAP_SIDE_PX), np.bool_)
     # Outside the array counts as full, so that a gap at the edge is one.
-    eroded = ndimage.binary_erosion(full, square, border_value=1)
-    opened: NDArray[np.bool_] = ndimage.binary_dilation(eroded, square)
-    return opened & full
+    eroded = _over_squares(np.logical_and, full, border=True)
+    return _over_squares(np.logical_or, eroded, border=False) & full
+
+
+def _over_squares(join: np.ufunc, flags: NDArray[np.bool_], border: bool) -> NDArray[np.bool_]:
+    """Join the flags of the square around each pixel, along one axis and then the other."""
+    flags = np.pad(flags, GAP_SIDE_PX // 2, constant_values=border)
+    for _ in flags.shape:
+        n = len(flags) - GAP_SIDE_PX + 1
+        flags = reduce(join, (flags[k : k + n] for k in range(GAP_SIDE_PX))).T
+    return flags

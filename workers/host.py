@@ -64,6 +64,7 @@ def _kernels(config: Config) -> Iterator[Answer]:
         "hitfinder.stream._kernels",
         "hitfinder.models._cells",
         "hitfinder.models._lit",
+        "hitfinder.models._places",
     ):
         try:
             compiled = import_module(module)

@@ -1,168 +1,237 @@
 """`hitfinder-stream train`: draw frames, fit the gate, calibrate it, write weights and card.
 
-One rule: the shipped weights are what this command makes with its defaults; the card says with
-which options and versions. Frames come from `training_frames`, the fit from `models.training`.
+One rule: the shipped weights are what this command makes from its committed configuration; the
+card says which. What is made on the way is kept beside the weights in a `.training` folder, which
+may be removed afterwards, so a training that was stopped goes on with `--resume`.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from rich.progress import Progress
+from numpy.typing import NDArray
+from rich.progress import MofNCompleteColumn, Progress
 
 from hitfinder import __version__
-from hitfinder.models import training, weights
-from hitfinder.models.gate import GateMode
-from hitfinder.models.training import Curves, LabelledFrames
-from hitfinder.workers import training_frames
-from hitfinder.workers.training_frames import Drawn, Part, TrainingFrames
+from hitfinder.models import weights
+from hitfinder.models.calibrating import calibrate
+from hitfinder.models.gate import Calibration, GateMode, sigmoid
+from hitfinder.models.labelled_frames import LabelledFrames
+from hitfinder.models.training import Epoch, Fitted, fit, logits_of
+from hitfinder.models.weights import Weights
+from hitfinder.sim.physics import Detector
+from hitfinder.workers import training_settings
+from hitfinder.workers.train_config import TrainConfig
+from hitfinder.workers.training_frames import Part
+from hitfinder.workers.training_heads import HeadsMeasured, measure_heads
+from hitfinder.workers.training_pictures import draw_confusions, draw_curves
+from hitfinder.workers.training_settings import Kind
+from hitfinder.workers.training_store import (
+    Chunk,
+    Recipe,
+    chunks_of,
+    draw_missing,
+    forget,
+    read_chunks,
+)
 
-CHUNK = 20
-"""Frames a task: about a second."""
+SHOWN_RATE = 1e-3
+"""False-positive rate of the confusion matrices, or the smallest that the blanks can tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """What to train and how.
+    """What to train and where.
 
     Attributes:
-        out: weights file to write; card and curves go beside it.
-        n_train: pairs of frames to fit.
-        n_calibrate: pairs for probabilities.
-        n_validate: pairs to decide whether the network helps.
-        n_blanks: blanks for the thresholds; a rate r needs more than 1 / r of them.
-        seed: of everything.
+        out: weights file to write; card, pictures and the training's folder go beside it.
+        config: how; all of it stands in the card.
+        patterns: file or data set tree whose patterns to show; None for the generator's.
+        is_resumed: go on from what an earlier training left.
+        device: that fits the network; frames are always drawn on the CPU.
         processes: that draw frames.
+        detector: the array.
     """
 
     out: Path
-    n_train: int = 3000
-    n_calibrate: int = 600
-    n_validate: int = 1200
-    n_blanks: int = 8000
-    seed: int = 1
+    config: TrainConfig = field(default_factory=TrainConfig)
+    patterns: Path | None = None
+    is_resumed: bool = False
+    device: str = "cpu"
     processes: int = 2
+    detector: Detector = field(default_factory=Detector)
+
+    @property
+    def folder(self) -> Path:
+        """Where drawn frames and the checkpoint are kept."""
+        return self.out.with_suffix(".training")
 
 
 def train(options: TrainOptions) -> Path:
-    """Train, calibrate, write; returns the weights' path. About 5 minutes on 2 cores."""
-    drawn = _draw_all(options)
-    frames = {part: _labelled(drawn[part]) for part in Part}
-    net, curves = training.train(frames[Part.TRAIN], frames[Part.VALIDATE], options.seed)
-    # What a lone hot pixel is depends on the detector's mask, so spots are learned without.
-    clean = [d for d in drawn[Part.CALIBRATE] if not d.has_hot_pixels]
-    calibration = training.calibrate(
-        net,
-        frames[Part.CALIBRATE],
-        frames[Part.BLANKS],
-        np.concatenate([d.spot_terms for d in clean]),
-        np.concatenate([d.is_spot for d in clean]),
-    )
-    card = _card(options, curves, [len(s) for s in calibration.blank_scores])
-    path = weights.save(options.out, net, calibration, weights.load_water(), card)
-    _draw_curves(curves, path.with_suffix(".png"))
+    """Train, calibrate, measure, write; returns the weights' path.
+
+    Raises:
+        ModelError: nothing to go on from, or frames that cannot be told from each other.
+        SimulationError: patterns that cannot be read.
+    """
+    frames_at, checkpoint = options.folder / "frames", options.folder / "checkpoint.safetensors"
+    if not options.is_resumed:
+        forget(frames_at)
+        checkpoint.unlink(missing_ok=True)
+    config, seed = options.config, options.config.train.seed
+    parts, kinds = _wanted(config)
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
+        wanted = [chunk for part in (parts, kinds) for chunks in part.values() for chunk in chunks]
+        bar = progress.add_task("drawing frames", total=len(wanted))
+        recipe = Recipe(seed, options.patterns, options.detector, config.frames.made_up_crystals)
+        draw_missing(frames_at, recipe, wanted, options.processes, lambda: progress.advance(bar))
+        frames = {part: read_chunks(frames_at, chunks) for part, chunks in parts.items()}
+        blanks = {kind: read_chunks(frames_at, chunks) for kind, chunks in kinds.items()}
+
+        bar = progress.add_task("epochs", total=config.gate_options().epochs)
+
+        def show(number: int, epoch: Epoch) -> None:
+            told = f"epoch {number}: loss {epoch.test_loss:.3f}, tail TPR {epoch.tail_tpr[0]:.3f}"
+            progress.update(bar, completed=number + 1, description=told)
+
+        fitted = fit(
+            frames[Part.TRAIN],
+            frames[Part.TEST],
+            config.gate_options(),
+            options.device,
+            checkpoint,
+            show,
+        )
+        calibration = calibrate(fitted.net, frames[Part.CALIBRATE], list(blanks.values()))
+        water = weights.load_water()
+        made = Weights(fitted.net, calibration, water, "in training", {})
+        n_head_frames = config.frames.head_frames
+        bar = progress.add_task("measuring heads", total=2 * n_head_frames)
+        heads = measure_heads(
+            made, n_head_frames, seed, options.detector, lambda: progress.advance(bar)
+        )
+    card = _card(options, fitted, calibration, heads, blanks)
+    path = weights.save(options.out, fitted.net, calibration, water, card)
+    draw_curves(fitted, path.with_name(f"{path.stem}_curves.png"))
+    _draw_matrices(fitted, calibration, frames[Part.TEST], heads, path)
     return path
 
 
-def _draw_all(options: TrainOptions) -> dict[Part, list[Drawn]]:
-    """Draw every part's frames in parallel; their order and content do not depend on it."""
-    wanted = {
-        Part.TRAIN: options.n_train,
-        Part.CALIBRATE: options.n_calibrate,
-        Part.VALIDATE: options.n_validate,
-        Part.BLANKS: options.n_blanks,
+def _wanted(config: TrainConfig) -> tuple[dict[Part, list[Chunk]], dict[Kind, list[Chunk]]]:
+    n_test = max(1, round(config.frames.test_fraction * config.frames.pairs))
+    n_pairs = {
+        Part.TRAIN: config.frames.pairs - n_test,
+        Part.TEST: n_test,
+        Part.CALIBRATE: config.frames.calibration_pairs,
     }
-    tasks = [
-        (options.seed, part, range(first, min(first + CHUNK, n)))
-        for part, n in wanted.items()
-        for first in range(0, n, CHUNK)
+    parts = {part: chunks_of(part, None, n) for part, n in n_pairs.items()}
+    kinds = {kind: chunks_of(Part.BLANKS, kind, config.frames.blanks) for kind in Kind}
+    return parts, kinds
+
+
+def _confusion(
+    scores: NDArray[np.float64], threshold: float, label: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Return counts, true (blank, hit) down, judged across."""
+    judged = sigmoid(scores) > threshold
+    cells = [
+        [np.sum(label == t) - np.sum(judged & (label == t)), np.sum(judged & (label == t))]
+        for t in (False, True)
     ]
-    drawn: dict[Part, list[Drawn]] = {part: [] for part in Part}
-    spawn = multiprocessing.get_context("spawn")
-    with Progress() as progress, ProcessPoolExecutor(options.processes, spawn) as pool:
-        bar = progress.add_task("drawing frames", total=len(tasks))
-        for (_, part, _), chunk in zip(tasks, pool.map(_draw_chunk, tasks), strict=True):
-            drawn[part] += chunk
-            progress.advance(bar)
-    return drawn
+    return np.array(cells, np.int64)
 
 
-class _Source:
-    """The frames of this process, made at the first task; one a process, not one a task."""
-
-    frames: TrainingFrames | None = None
-
-
-def _draw_chunk(task: tuple[int, Part, range]) -> list[Drawn]:
-    seed, part, numbers = task
-    torch.set_num_threads(1)
-    if _Source.frames is None or _Source.frames.seed != seed:
-        _Source.frames = TrainingFrames(seed)
-    return list(_draw_each(_Source.frames, part, numbers))
+def _shown_threshold(calibration: Calibration, k: int) -> tuple[float, float]:
+    rate = max(SHOWN_RATE, 1.5 / (len(calibration.blank_scores[k]) + 1))
+    return rate, calibration.threshold(list(GateMode)[k], rate)
 
 
-def _draw_each(frames: TrainingFrames, part: Part, numbers: Sequence[int]) -> Iterator[Drawn]:
-    for number in numbers:
-        yield from frames.draw(part, number)
+def _draw_matrices(
+    fitted: Fitted,
+    calibration: Calibration,
+    test: LabelledFrames,
+    heads: HeadsMeasured,
+    path: Path,
+) -> None:
+    """Draw the gate's matrices on the test part, at the threshold, and the heads'."""
+    scores_B2 = calibration.scores(logits_of(fitted.net, test)[0])
+    labels_B2, used_B2 = test.labels_B2() > 0.5, test.weights_B2() > 0
+    matrices: dict[str, NDArray[np.int64]] = {}
+    ticks: dict[str, tuple[str, ...]] = {}
+    for k, mode in enumerate(GateMode):
+        rate, threshold = _shown_threshold(calibration, k)
+        title, used = f"{mode}, rate {rate:.2g}", used_B2[:, k]
+        matrices[title] = _confusion(scores_B2[used, k], threshold, labels_B2[used, k])
+        ticks[title] = ("blank", "hit")
+    for title, counts, names in (
+        ("photon energy, keV", heads.energy_matrix, ("6", "7", "8")),
+        ("camera length, m", heads.clen_matrix, ("0.15", "0.25", "0.35")),
+    ):
+        matrices[title], ticks[title] = counts, names
+    draw_confusions(matrices, ticks, path.with_name(f"{path.stem}_confusion.png"))
 
 
-def _labelled(drawn: Sequence[Drawn]) -> LabelledFrames:
-    return LabelledFrames(
-        features=np.stack([d.features for d in drawn]),
-        is_hit=np.array([d.is_hit for d in drawn]),
-        has_3_spots=np.array([d.has_3_spots for d in drawn]),
-        has_hot_pixels=np.array([d.has_hot_pixels for d in drawn]),
-    )
+def _by_mode(rates: tuple[float, float]) -> dict[str, float]:
+    return {str(mode): round(rate, 4) for mode, rate in zip(GateMode, rates, strict=True)}
 
 
-def _card(options: TrainOptions, curves: Curves, n_blanks: Sequence[int]) -> dict[str, Any]:
-    made = {k: v for k, v in asdict(options).items() if k != "out"}
-    drawn = "FLUX STRENGTH SPOT_SIGMA_PX SHARP_FRACTION THICKNESS_JITTER CENTER_JITTER_PX".split()
-    drawn += "HOT_FRACTION HOT_PIXELS HOT_PHOTONS".split()
+def _card(
+    options: TrainOptions,
+    fitted: Fitted,
+    calibration: Calibration,
+    heads: HeadsMeasured,
+    blanks: Mapping[Kind, LabelledFrames],
+) -> dict[str, Any]:
+    drawn = [name for name in dir(training_settings) if name.isupper()]
     return {
         "name": options.out.stem,
         "made_by": "hitfinder-stream train",
+        "command": f"hitfinder-stream train --out {options.out.name} --config CONFIG",
         "version": __version__,
         "torch": torch.__version__,
-        "options": made,
-        "input": "photons per pixel, uint8/16/32 (ss, fs); largest value of the type is no count",
-        "method": "multi-scale Poisson scan on 4 x 4 pooled maps, learned correction, conformal "
-        "thresholds; physics likelihood for energy and clen",
+        "config": options.config.as_plain(),
+        "input": "photons per pixel, uint8/16/32 (ss, fs); a type's largest value is no count",
+        "method": "multi-scale Poisson scan on 4 x 4 pooled maps, matched likelihood ratios at "
+        "full resolution, learned correction, conformal thresholds; physics likelihood for energy "
+        "and clen",
         "training_data": {
-            "patterns": "8 shipped pattern_sim orientations of 1IC6 (10 um) in each of 9 data "
-            "sets, mirrored at random: 5 train, 1 calibrates, 2 validate",
-            **{name.lower(): getattr(training_frames, name) for name in drawn},
+            "patterns": "a new orientation of the generator in each hit"
+            if options.patterns is None
+            else f"of {options.patterns.name}, 80 % of them to train",
+            "split": "by orientation; a hit and its twin are never apart",
+            "settings": {n.lower(): repr(getattr(training_settings, n)) for n in drawn},
+        },
+        "training": {
+            "epochs": len(fitted.epochs),
+            "best_epoch": fitted.best_epoch,
+            "learned_and_kept": list(fitted.kept),
+            "test_mean_tpr_at_fpr_1e-3_to_1e-2": {
+                "bare": _by_mode(fitted.bare_tpr),
+                "shipped": _by_mode(fitted.shipped_tpr),
+            },
+            "rule": "a correction that does not beat the bare statistic is set to zero; the test "
+            "part also chose the epoch, so its rates flatter by that choice",
         },
         "calibration": {
-            "probability": "half of the frames hold a crystal, strengths as in training_data",
-            **{f"blanks_{m}": n for m, n in zip(GateMode, n_blanks, strict=True)},
-            "blanks_have": "the jitters above; hot pixels only for spots3",
+            "probability": "half of the frames hold a crystal, settings as in training_data",
+            "blanks": {str(kind): len(frames) for kind, frames in blanks.items()},
+            "rule": "a rate holds for each kind of blank by itself; salt counts for spots3 only; "
+            "hot pixels are unknown to the series, so lone bright pixels do not count",
+            **{
+                f"table_{m}": len(s)
+                for m, s in zip(GateMode, calibration.blank_scores, strict=True)
+            },
         },
-        "validation_mean_tpr_at_fpr_1e-3_to_1e-2": {
-            "scan": dict(zip(GateMode, curves.scan_tpr, strict=True)),
-            "network": dict(zip(GateMode, curves.network_tpr, strict=True)),
-            "rule": "a correction no better than the scan is set to zero",
+        "heads": {
+            "fitted": "nothing: likelihoods of the physics",
+            "coverage": heads.coverage(),
+            "frames": len(heads.energy_z),
         },
-        "limits": "one protein, one crystal size scaled in strength; no ice or salt rings, no "
-        "charge sharing; energy and clen need a background that is water",
+        "limits": "no jet streak, no ice, no charge sharing; energy and clen need a "
+        "background that is water",
     }
-
-
-def _draw_curves(curves: Curves, path: Path) -> None:
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.plot(curves.step, curves.train_loss, label="train")
-    axes.plot(curves.step, curves.validation_loss, label="validation (other patterns)")
-    axes.set(xlabel="step", ylabel="binary cross entropy", yscale="log")
-    axes.legend()
-    figure.savefig(path, dpi=100)

@@ -1,201 +1,212 @@
-"""Frames to train the gate on: pairs with and without a crystal, and blanks to calibrate with.
+"""Frames to train the gate on: hits with their twins, and blanks to calibrate with.
 
-One rule: patterns are split by orientation (5 to train, 1 to calibrate, 2 to validate, in each of
-the nine data sets), so nothing the network is judged by was seen in training. Each frame is a
-function of (seed, part, number) alone. Water, patterns and spots come from `sim`.
+One rule: each frame is a function of (seed, part, number) alone and shows a crystal orientation
+that no other frame shows, so a split of the numbers is a split by orientation. With patterns of a
+data set tree, the tree's orientations are split instead. Twins share water, jitter and decoys.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from hitfinder.models.frontend import CELL_PX, Pooled, cell_tables, stack_maps
-from hitfinder.models.gate import merge, spot_terms
 from hitfinder.models.geometry import Geometry
-from hitfinder.models.pipeline import gather_evidence
-from hitfinder.models.scan import FLOOR
-from hitfinder.sim.frames import draw_background
-from hitfinder.sim.patterns import Pattern, shipped_patterns
-from hitfinder.sim.physics import JET_THICKNESS_M, PULSE_PHOTONS, Detector, data_sets, water_field
-from hitfinder.stream.pooling import pool4, pooled_shape
+from hitfinder.models.labelled_frames import LabelledFrames, joined
+from hitfinder.models.places import PLACES, Places
+from hitfinder.sim import presets
+from hitfinder.sim.crystal_pool import CrystalKind, CrystalPool
+from hitfinder.sim.exposure import Exposure
+from hitfinder.sim.frames import FrameSettings, FrameSource
+from hitfinder.sim.patterns import Pattern
+from hitfinder.sim.physics import Detector, SimulationError
+from hitfinder.sim.reflections import Crystal, read_crystal
+from hitfinder.stream.bslz4 import Pixels
+from hitfinder.workers import training_settings as settings
+from hitfinder.workers.training_scout import Scout
+from hitfinder.workers.training_settings import Kind, draw_kind, draw_settings
 
-SPOT_SIGMA_PX = (0.0, 4.0)
-"""Of the beam's divergence; a third of the frames has none."""
-SHARP_FRACTION = 0.33
-FLUX = (1e7, PULSE_PHOTONS)
-STRENGTH = (0.005, 1.0)
-THICKNESS_JITTER = 0.15
-CENTER_JITTER_PX = 3.0
-HOT_FRACTION = 0.25
-HOT_PIXELS = (1, 20)
-HOT_PHOTONS = (3.0, 1000.0)
-TRUE_SPOT_PHOTONS = 3.0
-TRUE_SPOT_PX = 10.0
-"""A place is the centre of a box of up to 16 px."""
-PLACES_PER_FRAME = 48
+SPOT_REACH_PX = 6.0
+"""Photons of the crystal within this of a place are the place's."""
+SPOT_PHOTONS = 3
+"""So many of them make it a spot; fewer leave it undecided."""
+
+PatternSets = Mapping[str, Sequence[Pattern]]
 
 
 class Part(IntEnum):
-    """What a frame is for; a part of its random seed."""
+    """What a frame is for; part of its random seed."""
 
     TRAIN = 0
-    CALIBRATE = 1
-    VALIDATE = 2
+    TEST = 1
+    CALIBRATE = 2
     BLANKS = 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
-    """Features and truth of one frame.
+class TrainingFrames:
+    """Draws frames of any part; holds their sources and the detector's tables.
 
-    Attributes:
-        features: float32 (48,).
-        is_hit, has_3_spots, has_hot_pixels: as `training.LabelledFrames`.
-        spot_terms: float64 (places, 4).
-        is_spot: bool (places,), a true spot lies there.
+    Args:
+        seed: of everything drawn.
+        pattern_sets: data set -> patterns to show instead of the generator's.
+        detector: the array; by default the EIGER2 4M.
+        n_made_up: crystals that the generator shoots besides proteinase K.
     """
 
-    features: NDArray[np.float32]
-    is_hit: bool
-    has_3_spots: bool
-    has_hot_pixels: bool
-    spot_terms: NDArray[np.float64]
-    is_spot: NDArray[np.bool_]
-
-
-PATTERNS_OF = {Part.TRAIN: (0, 1, 2, 3, 4), Part.CALIBRATE: (5,), Part.VALIDATE: (6, 7)}
-
-
-class TrainingFrames:
-    """Draws frames of any part; holds the patterns and the detector's tables."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.detector = Detector()
+    def __init__(
+        self,
+        seed: int,
+        pattern_sets: PatternSets | None = None,
+        detector: Detector | None = None,
+        n_made_up: int = 16,
+    ) -> None:
+        self.seed, self.detector = seed, detector or Detector()
+        self._patterns = None if pattern_sets is None else split_patterns(pattern_sets, seed)
+        # Made once for all sources: a made-up one takes half a second and 3 MB.
+        self._crystals = {} if pattern_sets is not None else _crystals(seed, n_made_up)
+        self._part = Part.TRAIN
+        self._sources: dict[tuple[Kind, FrameSettings], FrameSource] = {}
         fs, ss = self.detector.center_px
         size_m = (self.detector.pixel_size_m, self.detector.pixel_size_m)
-        self.geometry = Geometry(self.detector.shape, size_m, (fs - 0.5, ss - 0.5))
-        valid = ~self.detector.gap_mask
-        self._cells = cell_tables(self.geometry, valid)
-        self._valid = valid.view(np.uint8)
-        self._patterns: dict[str, tuple[Pattern, ...]] = {}
+        geometry = Geometry(self.detector.shape, size_m, (fs - 0.5, ss - 0.5))
+        self._active = np.flatnonzero(~self.detector.gap_mask)
+        self._scout = Scout(geometry, ~self.detector.gap_mask)
 
-    def draw(self, part: Part, number: int) -> list[Drawn]:
-        """Return a blank and, for parts with patterns, the same frame with a crystal."""
-        rng = np.random.default_rng(
-            np.random.SeedSequence(self.seed, spawn_key=(int(part), number))
+    def pair(self, part: Part, number: int) -> LabelledFrames:
+        """Return a hit and its twin without the crystal, in that order."""
+        rng = self._rng(part, number)
+        kind = draw_kind(rng)
+        exposure = self._draw(rng, part, number, kind, is_hit=True)
+        hit = exposure.image
+        twin = _without_crystal(exposure)
+        if kind is Kind.HOT:
+            self._add_hot_pixels(rng, (hit, twin))
+        index, counts = exposure.bragg_index, exposure.bragg_counts
+        frames = (
+            self._labelled(hit, kind, len(exposure.spots) >= 3, index, counts, number),
+            self._labelled(twin, kind, None, index[:0], counts[:0], number),
         )
-        dataset = list(data_sets())[int(rng.integers(len(data_sets())))]
-        n_photons = float(np.exp(rng.uniform(*np.log(FLUX))))
-        shift_px = rng.normal(0, CENTER_JITTER_PX, 2)
-        image = self._water(rng, dataset, n_photons, shift_px)
-        is_hot = bool(rng.random() < HOT_FRACTION)
-        if is_hot:
-            self._add_hot_pixels(rng, image)
-        drawn = [self._judge(image, is_hot, None, np.zeros((0, 2)))]
-        if part is not Part.BLANKS:
-            strength = float(np.exp(rng.uniform(*np.log(STRENGTH))))
-            pattern = self._pattern(rng, dataset, part)
-            scale = strength * n_photons / PULSE_PHOTONS
-            spots = self._add_crystal(rng, image, pattern, scale, shift_px)
-            drawn.append(self._judge(image, is_hot, len(spots) >= 3, spots))
-        return drawn
+        return joined(frames)
 
-    def _water(
+    def blank(self, kind: Kind, number: int) -> LabelledFrames:
+        """Return one frame of water and what its kind has."""
+        rng = self._rng(Part.BLANKS, number, list(Kind).index(kind))
+        exposure = self._draw(rng, Part.BLANKS, number, kind, is_hit=False)
+        if kind is Kind.HOT:
+            self._add_hot_pixels(rng, (exposure.image,))
+        none = np.zeros(0, np.int64)
+        return self._labelled(exposure.image, kind, None, none, none, number)
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+    def _draw(
+        self, rng: np.random.Generator, part: Part, number: int, kind: Kind, *, is_hit: bool
+    ) -> Exposure:
+        own = self._patterns is not None
+        drawn = draw_settings(rng, kind, is_hit=is_hit, own_patterns=own)
+        if part is not self._part:  # 10 MB each, and parts are drawn one after the other
+            self._sources, self._part = {}, part
+        key = (kind, drawn)
+        if key not in self._sources:
+            # Kinds of blanks must not share their water, or they would be one kind.
+            spawned = np.random.SeedSequence(self.seed, spawn_key=(part, list(Kind).index(kind)))
+            seed = int(spawned.generate_state(1)[0])
+            sets = None if self._patterns is None else self._patterns[part]
+            crystals = () if own else self._crystals[drawn.crystals]
+            self._sources[key] = FrameSource(drawn, seed, self.detector, crystals, sets)
+        return self._sources[key].draw(number)
+
+    def _add_hot_pixels(self, rng: np.random.Generator, images: Sequence[Pixels]) -> None:
+        """Light the same pixels in all of the images; what is in a gap stays as it is."""
+        n = int(rng.integers(*settings.HOT_PIXELS, endpoint=True))
+        low, high = np.log(settings.HOT_PHOTONS)
+        mean = np.exp(rng.uniform(low, high, n))
+        at = rng.choice(self._active, n, replace=False)
+        counts = np.asarray(rng.poisson(mean))
+        for image in images:
+            flat, top = image.reshape(-1), int(np.iinfo(image.dtype).max) - 1
+            flat[at] = np.minimum(flat[at].astype(np.int64) + counts, top)
+
+    def _labelled(
         self,
-        rng: np.random.Generator,
-        dataset: str,
-        n_photons: float,
-        shift_px: NDArray[np.float64],
-    ) -> NDArray[np.unsignedinteger]:
-        setting = data_sets()[dataset]
-        center = self.detector.center_px
-        field = water_field(
-            self.detector,
-            setting.photon_energy_eV,
-            setting.clen_m,
-            n_photons,
-            JET_THICKNESS_M * max(0.2, 1 + THICKNESS_JITTER * rng.standard_normal()),
-            (center[0] + shift_px[1], center[1] + shift_px[0]),
-        )
-        return draw_background(field, rng, "uint16").reshape(self.detector.shape)
-
-    def _pattern(self, rng: np.random.Generator, dataset: str, part: Part) -> Pattern:
-        if dataset not in self._patterns:
-            self._patterns[dataset] = shipped_patterns(dataset)
-        return self._patterns[dataset][int(rng.choice(PATTERNS_OF[part]))]
-
-    def _add_hot_pixels(
-        self, rng: np.random.Generator, image: NDArray[np.unsignedinteger]
-    ) -> None:
-        n = int(rng.integers(*HOT_PIXELS, endpoint=True))
-        at = rng.integers(0, image.size, n)
-        counts = rng.poisson(
-            np.exp(rng.uniform(np.log(HOT_PHOTONS[0]), np.log(HOT_PHOTONS[1]), n))
-        )
-        image.reshape(-1)[at] += counts.astype(image.dtype)
-
-    def _add_crystal(
-        self,
-        rng: np.random.Generator,
-        image: NDArray[np.unsignedinteger],
-        pattern: Pattern,
-        scale: float,
-        shift_px: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """Add Bragg photons; return the true spots' (ss, fs).
-
-        Each photon is displaced on its own: a displaced Poisson process is one of the blurred
-        mean, so any spot width comes at the cost of the photons alone.
-        """
-        n_ss, n_fs = self.detector.shape
-        sigma_px = 0.0 if rng.random() < SHARP_FRACTION else rng.uniform(*SPOT_SIGMA_PX)
-        flip = rng.random(2) < 0.5
-        photons = np.repeat(pattern.index, rng.poisson(pattern.photons * scale))
-        at = np.stack(np.divmod(photons, n_fs), axis=1).astype(np.float64)
-        spots = np.stack((pattern.spots.ss, pattern.spots.fs), axis=1).astype(np.float64)
-        for points in (at, spots):
-            points[:, flip] = (np.array([n_ss, n_fs]) - 1 - points)[:, flip]
-            points += shift_px
-        at = np.rint(at + rng.normal(0, sigma_px, at.shape)).astype(np.int64)
-        inside = ((at >= 0) & (at < (n_ss, n_fs))).all(axis=1)
-        np.add.at(image, tuple(at[inside].T), image.dtype.type(1))
-        bright = pattern.spots.photons * scale >= TRUE_SPOT_PHOTONS
-        ss, fs = np.rint(spots[bright]).astype(np.int64).T
-        on = (ss >= 0) & (ss < n_ss) & (fs >= 0) & (fs < n_fs)
-        on[on] &= self._valid[ss[on], fs[on]] > 0
-        return np.asarray(spots[bright][on])
-
-    def _judge(
-        self,
-        image: NDArray[np.unsignedinteger],
-        is_hot: bool,
+        image: Pixels,
+        kind: Kind,
         has_3_spots: bool | None,
-        spots: NDArray[np.float64],
-    ) -> Drawn:
-        """Run the pipeline's evidence on a frame; `has_3_spots` is None for a blank."""
-        sums = np.empty(pooled_shape(self.detector.shape), np.uint32)
-        maxima = np.empty_like(sums)
-        pooled = Pooled(sums, maxima, *pool4(image, self._valid, sums, maxima))
-        with torch.inference_mode():
-            evidence = gather_evidence(*stack_maps([pooled], "cpu"), self._cells)
-            places = merge(evidence.candidates, PLACES_PER_FRAME)
-        columns = (places.evidence, places.rest, places.mean, places.ss, places.fs)
-        strength, rest, mean, ss, fs = (c[0].numpy() for c in columns)
-        seen = strength > FLOOR
-        middle = (CELL_PX - 1) / 2
-        at = np.stack((ss, fs), axis=1)[seen] * CELL_PX + middle
-        apart = np.abs(at[:, None] - spots[None]).max(axis=2)
-        return Drawn(
-            features=evidence.features[0].numpy(),
-            is_hit=has_3_spots is not None,
-            has_3_spots=bool(has_3_spots),
-            has_hot_pixels=is_hot,
-            spot_terms=spot_terms(strength[seen], rest[seen], mean[seen]),
-            is_spot=(apart < TRUE_SPOT_PX).any(axis=1),
+        lit: NDArray[np.integer],
+        counts: NDArray[np.int64],
+        number: int,
+    ) -> LabelledFrames:
+        """Return a frame's places with their truth; `has_3_spots` is None for a blank."""
+        places = self._scout.places(image, knows_hot_pixels=kind is not Kind.HOT)
+        features = np.zeros((1, PLACES, places.features.shape[1]), np.float32)
+        features[0, : len(places)] = places.features
+        label = np.full((1, PLACES), -1, np.int8)
+        label[0, : len(places)] = _spot_labels(places, lit, counts, self.detector.shape[1])
+        return LabelledFrames(
+            places_BKF=features,
+            is_hit=np.array([has_3_spots is not None]),
+            has_3_spots=np.array([bool(has_3_spots)]),
+            has_decoys=np.array([kind is Kind.SALT]),
+            spot_label_BK=label,
+            pair=np.array([number], np.int64),
         )
+
+
+def _crystals(seed: int, n_made_up: int) -> dict[CrystalKind, tuple[Crystal, ...]]:
+    """Return proteinase K, and for "both" as many shots of it as of made-up crystals."""
+    wild = presets.TRAINING
+    protein = read_crystal()
+    made_up = CrystalPool("random", seed, wild.cell_A, wild.space_groups)
+    both = [crystal for n in range(n_made_up) for crystal in (protein, made_up[n])]
+    return {"1IC6": (protein,), "both": tuple(both) or (protein,)}
+
+
+def split_patterns(pattern_sets: PatternSets, seed: int) -> dict[Part, PatternSets]:
+    """Split patterns by orientation: 80 % to train, the others to test and to calibrate.
+
+    With five there is one to test and to calibrate; test and calibration show the same ones.
+
+    Raises:
+        SimulationError: a data set has fewer than five patterns.
+    """
+    parts: dict[Part, dict[str, list[Pattern]]] = {part: {} for part in Part}
+    for number, (name, patterns) in enumerate(sorted(pattern_sets.items())):
+        if len(patterns) < 5:
+            raise SimulationError(
+                f"data set {name} has {len(patterns)} patterns; expected 5 or more, four to "
+                "train and one to test"
+            )
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
+        shuffled = [patterns[i] for i in rng.permutation(len(patterns))]
+        n_train = int(0.8 * len(patterns))
+        for part in Part:
+            parts[part][name] = shuffled[:n_train] if part is Part.TRAIN else shuffled[n_train:]
+    return dict(parts)
+
+
+def _without_crystal(exposure: Exposure) -> Pixels:
+    """Return the same frame without its Bragg photons.
+
+    Where they filled a pixel to its type's top the water under them is lost; that is a photon or
+    two of a pixel that held tens of thousands.
+    """
+    twin = exposure.image.copy()
+    flat, at = twin.reshape(-1), exposure.bragg_index
+    seen = flat[at] != np.iinfo(twin.dtype).max
+    at, counts = at[seen], exposure.bragg_counts[seen]
+    flat[at] -= np.minimum(counts, flat[at]).astype(twin.dtype)
+    return twin
+
+
+def _spot_labels(
+    places: Places, lit: NDArray[np.integer], counts: NDArray[np.int64], n_fs: int
+) -> NDArray[np.int8]:
+    """Return 1 where the crystal's photons make a place, 0 where none came near, else -1."""
+    ss, fs = np.divmod(lit, n_fs)
+    near_ss = np.abs(places.ss[:, None] - ss) <= SPOT_REACH_PX
+    near_fs = np.abs(places.fs[:, None] - fs) <= SPOT_REACH_PX
+    photons = (near_ss & near_fs) @ counts
+    return np.where(photons >= SPOT_PHOTONS, 1, np.where(photons == 0, 0, -1)).astype(np.int8)

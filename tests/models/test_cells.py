@@ -1,10 +1,13 @@
 """What is compiled for a CPU core against its definition in torch, and what it refuses."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hitfinder.models import background, scan
 from hitfinder.models.frontend import CellTables, cell_tables, pool_frame, stack_maps
@@ -44,15 +47,60 @@ def test_the_compiled_background_is_that_of_torch(shape, photons_per_px):
         )
 
 
+def by_place(found: scan.Candidates, frame: int, scale: int) -> torch.Tensor:
+    """Return the candidates' columns, (n, 5), in the order of their places."""
+    rows = torch.stack([column[frame, scale] for column in found.columns()], 1)
+    rows = rows[rows[:, 0] > scan.FLOOR]
+    return rows[torch.from_numpy(np.lexsort(rows[:, 2:4].T.numpy()))]
+
+
+def assert_same_candidates(maps: Maps, mean: torch.Tensor, tables: CellTables) -> scan.Candidates:
+    compiled = scan.scan_compiled(*maps, mean, tables)
+    defined = scan.scan_torch(*maps, mean, tables)
+    close = functools.partial(torch.testing.assert_close, rtol=1e-6, atol=2e-6)
+    close(compiled.evidence, defined.evidence)
+    for frame in range(len(mean)):
+        for scale in range(len(scan.SCALES_PX)):
+            one, other = (by_place(found, frame, scale) for found in (compiled, defined))
+            close(one[:, :2], other[:, :2])
+            assert one[:, 2:].equal(other[:, 2:])
+    return compiled
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("photons_per_px", [0.0, 0.01, 2.0, 900.0])
-def test_the_compiled_boxes_are_those_of_torch_to_the_bit(shape, photons_per_px):
+def test_the_compiled_candidates_are_those_of_torch(shape, photons_per_px):
     maps, tables = maps_of(shape, photons_per_px)
-    mean = background.estimate_torch(maps[0], tables).mean_BHW
-    compiled = scan.above_compiled(*maps, mean, tables)
-    defined = scan.above_torch(*maps, mean, tables)
-    for one, other in zip(compiled, defined, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert_same_candidates(maps, background.estimate_torch(maps[0], tables).mean_BHW, tables)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    mean=st.floats(1e-4, 30),
+    crowd=st.sampled_from([0.0, 0.02, 0.5]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_candidates_of_any_maps_are_those_of_torch(shape, mean, crowd, seed):
+    """Also of cells that no pixel of which counts, and of whole crowds of bright ones."""
+    rng = np.random.default_rng(seed)
+    valid = rng.random((4 * shape[0], 4 * shape[1])) > rng.choice([0, 0.1, 0.97])
+    tables = cell_tables(Geometry.centred(valid.shape), valid)
+    expected = rng.uniform(0.5, 1.5, shape) * mean * tables.exposure_HW.numpy()
+    sums = rng.poisson(expected + (rng.random(shape) < crowd) * rng.exponential(500, shape))
+    maxima = np.minimum(sums, rng.poisson(sums * rng.random(shape)) + 1)
+    maps = tuple(torch.from_numpy(a.astype(np.uint32)[None]) for a in (sums, maxima))
+    assert_same_candidates(maps, torch.from_numpy(expected.astype(np.float32)[None]), tables)
+
+
+def test_candidates_of_saturated_cells_are_those_of_torch():
+    rng = np.random.default_rng(5)
+    sums = rng.integers(2**31, 2**32, (2, 9, 30), dtype=np.uint32)
+    sums[0, 3:6, 4] = 2**32 - 1
+    maps = torch.from_numpy(sums), torch.from_numpy(sums >> 3)
+    tables = cell_tables(Geometry.centred((36, 120)), np.ones((36, 120), np.bool_))
+    mean = torch.from_numpy(rng.uniform(1e9, 4e9, sums.shape).astype(np.float32))
+    assert (assert_same_candidates(maps, mean, tables).evidence > scan.FLOOR).any()
 
 
 def test_compiled_tails_are_those_of_torch():
@@ -69,17 +117,6 @@ def test_compiled_tails_are_those_of_torch():
         )
 
 
-@pytest.mark.parametrize("filling", [0.02, 0.5, 1.0])
-def test_compiled_local_maxima_are_those_of_torch(filling: float):
-    rng = np.random.default_rng(2)
-    here = rng.random((3, 22, 31)) < filling
-    here[:, [0, -1]] = here[:, :, [0, -1]] = False
-    place = torch.from_numpy(np.flatnonzero(here))
-    evidence = torch.from_numpy(rng.integers(0, 6, len(place)).astype(np.float32))
-    kept = scan.local_maxima(evidence, place, 31, here.size)
-    assert kept.equal(scan.local_maxima_torch(evidence, place, 31, here.size))
-
-
 def test_compiled_suppression_is_that_of_torch():
     generator = torch.Generator().manual_seed(3)
     ss, fs = torch.rand((2, 2, 128), generator=generator).mul_(80).round_().div_(2)
@@ -92,14 +129,19 @@ def test_compiled_suppression_is_that_of_torch():
 
 def test_tables_that_do_not_fit_are_refused():
     (sums, maxima), tables = maps_of((67, 300), 0.1)
-    mean = torch.zeros_like(sums)
-    beyond = dataclasses.replace(tables, ring_HW=tables.ring_HW + 1)
-    negative = dataclasses.replace(tables, bin_HW=tables.bin_HW - 1)
-    for wrong in (beyond, negative):
+
+    def with_narrow(**changed):
+        return dataclasses.replace(tables, narrow=dataclasses.replace(tables.narrow, **changed))
+
+    for name, n in (("bin_HW", tables.exposure_N.numel()), ("lowest", tables.n_rings)):
+        beyond = getattr(tables.narrow, name).copy()
+        beyond[-1, -1] = n
         with pytest.raises(ValueError, match="ring or bin"):
-            background.estimate_compiled(sums, wrong)
-    smaller = dataclasses.replace(tables, exposure_HW=tables.exposure_HW[1:])
+            background.estimate_compiled(sums, with_narrow(**{name: beyond}))
+    smaller = with_narrow(exposure_HW=tables.narrow.exposure_HW[1:])
     with pytest.raises(ValueError, match="exposure"):
         background.estimate_compiled(sums, smaller)
     with pytest.raises(ValueError, match="exposure"):
-        scan.above_compiled(sums, maxima, mean, smaller)
+        scan.scan_compiled(sums, maxima, torch.zeros(sums.shape), smaller)
+    with pytest.raises(ValueError, match="mean"):
+        scan.scan_compiled(sums, maxima, torch.zeros(sums.shape)[:, 1:], tables)

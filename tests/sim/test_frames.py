@@ -77,6 +77,31 @@ def test_hits_have_the_expected_bragg_photons_on_average(divergence_mrad: float)
     assert np.std(deviations) == pytest.approx(1, abs=0.4)
 
 
+@pytest.mark.parametrize("patterns", ["shipped", "generator"])
+@pytest.mark.parametrize("n_crystals", [1, 3])
+def test_photons_of_wide_spots_fall_where_the_noise_free_picture_is_bright(
+    crystals: tuple[Crystal, ...], patterns: str, n_crystals: int
+) -> None:
+    settings = FrameSettings(
+        datasets=("09",),
+        hit_fraction=1.0,
+        divergence_mrad=2.0,
+        n_crystals=n_crystals,
+        patterns=patterns,  # type: ignore[arg-type]
+    )
+    exposure = FrameSource(settings, 2, crystals=crystals).draw(1)
+    assert exposure.bragg is not None
+    mean = exposure.bragg.dense().reshape(-1)
+    counts = np.zeros(mean.size)
+    counts[exposure.bragg_index] = exposure.bragg_counts
+    for low, high in ((0.01, 0.1), (0.1, 1), (1, np.inf)):
+        chosen = (mean > low) & (mean <= high)
+        expected = float(mean[chosen].sum(dtype=float))
+        assert counts[chosen].sum() == pytest.approx(expected, abs=4 * np.sqrt(expected) + 5)
+    assert exposure.n_crystals == n_crystals
+    assert len(exposure.all_spots) > len(exposure.spots)
+
+
 def test_the_hit_fraction_holds() -> None:
     source = FrameSource(FrameSettings(hit_fraction=0.3), 2, Detector(shape=(64, 64)))
     hits = sum(source.draw(frame).is_hit for frame in range(600))
@@ -214,6 +239,8 @@ def test_a_bright_frame_is_drawn_too() -> None:
         (FrameSettings(hit_fraction=1.5), "hit fraction"),
         (FrameSettings(crystal_um=5.0), "generator"),
         (FrameSettings(clen_m=0.2), "generator"),
+        (FrameSettings(crystals="random"), "generator"),
+        (FrameSettings(mosaicity_deg=0.1), "generator"),
     ],
 )
 def test_settings_that_no_frame_can_have_are_refused(settings: FrameSettings, words: str) -> None:

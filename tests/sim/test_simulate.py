@@ -126,6 +126,14 @@ def test_each_fault_in_the_report_is_what_the_receiver_meets(protocol):
     assert corrupt <= {error.frame for error in bad}
 
 
+def test_hot_pixels_are_lit_in_every_frame_of_a_series():
+    receiver = Receiver()
+    simulate(SimulateOptions(**SMALL, frames=6, hit_fraction=0, hot_pixels=200), receiver)
+    frames = [bslz4.decode(m.blobs[0]) for m in receiver.done() if isinstance(m, Frame)]
+    bright = [set(np.flatnonzero((f.ravel() > 30) & (f.ravel() < 65535))) for f in frames]
+    assert len(set.intersection(*bright)) > 50
+
+
 def test_rate_sets_the_frame_time_that_the_header_says():
     receiver = Receiver()
     simulate(SimulateOptions(**SMALL | {"rate_Hz": 250.0}, frames=3), receiver)
@@ -188,6 +196,8 @@ def test_a_truth_file_that_cannot_be_written_is_named(tmp_path: Path):
         ({"frames": 0}, "must be positive"),
         ({"rate_Hz": 0.0}, "must be positive"),
         ({"seed": -1}, "cannot be negative"),
+        ({"hot_pixels": -1}, "cannot be negative"),
+        ({"background": "none"}, "ideal, jitter, rings"),
         ({"api": "here"}, "expected HOST:PORT"),
     ],
 )

@@ -1,0 +1,344 @@
+/* One frame's background on one CPU core: `background.estimate_torch`. The counts are read once; after that a
+ * row is known by the largest cell of each of its chunks until the cells are predicted. */
+#include "_cells.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#if HAVE_X86
+#include <immintrin.h>
+#endif
+
+#define CHUNK 64
+
+typedef struct {
+    background_frame *f;
+    size_t n_bins, chunks, groups, down, across; /* chunks and LANES of a row; rows and columns of blocks */
+    int has_avx2, has_avx512;
+    double *counts_R, *exposed_R, *rate_R, *sum_R, *hidden_N;
+    uint64_t *even_N, *odd_N;
+    double *seen, *expected, *seen_3, *expected_3; /* of blocks; of three rows of them, with a rim */
+    float *rate_32, *limit_N, *share, *column, *rows, *ratio; /* the rings' rates, and LANES of 0 */
+    uint32_t *filled; /* cells of a row that hold photons, and their bins */
+    uint16_t *filled_bin;
+    int32_t *low; /* of each column the block whose middle is left of it; `share` is that of the next */
+    uint32_t *most; /* of each chunk */
+    int32_t *spots; /* flat index of clipped cells, rising */
+    size_t n_spots, room, spot, bands; /* spots taken out of, and rows of, the blocks predicted so far */
+} work;
+
+static double window_sum(const double *cumulative, size_t ring, size_t half, size_t n) {
+    size_t first = ring > half ? ring - half : 0, end = smaller(ring + half + 1, n);
+    return cumulative[end] - cumulative[first];
+}
+
+/* Photons per pixel of each ring from the widest window to the narrowest. */
+static void rate_rings(work *w) {
+    const background_frame *f = w->f;
+    double counts = 0, exposed = 0, *c = w->sum_R, *e = w->sum_R + f->n_rings + 1;
+    for (size_t r = 0; r < f->n_rings; r++) {
+        w->counts_R[r] = w->exposed_R[r] = 0;
+        for (size_t s = r * f->n_sectors; s < (r + 1) * f->n_sectors; s++)
+            w->counts_R[r] += f->counts_N[s], w->exposed_R[r] += f->exposed_N[s];
+        counts += w->counts_R[r], exposed += w->exposed_R[r];
+    }
+    for (size_t r = 0; r < f->n_rings; r++) w->rate_R[r] = counts / (exposed > 1 ? exposed : 1);
+    for (size_t v = 0; v < f->n_windows; v++) {
+        c[0] = e[0] = 0;
+        for (size_t r = 0; r < f->n_rings; r++) {
+            c[r + 1] = c[r] + w->counts_R[r];
+            e[r + 1] = e[r] + w->exposed_R[r] * w->rate_R[r];
+        }
+        for (size_t r = 0; r < f->n_rings; r++) {
+            double seen = window_sum(c, r, f->window[v] / 2, f->n_rings);
+            double expected = window_sum(e, r, f->window[v] / 2, f->n_rings);
+            w->rate_R[r] *= (seen + f->ring_prior) / (expected + f->ring_prior);
+        }
+    }
+    for (size_t r = 0; r < f->n_rings; r++) w->rate_32[r] = (float)w->rate_R[r];
+}
+
+FAST static uint16_t largest(const uint16_t *bin, size_t n) {
+    uint16_t most = 0;
+    for (size_t k = 0; k < n; k++) most = bin[k] > most ? bin[k] : most;
+    return most;
+}
+
+FAST static void survey_row(const uint32_t *restrict sums, float *restrict column, uint32_t *restrict most, size_t n) {
+    for (size_t k = 0; k < n; k++) column[k] += (float)sums[k];
+    for (size_t first = 0; first < n; first += CHUNK) {
+        uint32_t top = 0;
+        for (size_t k = first; k < smaller(first + CHUNK, n); k++) top = sums[k] > top ? sums[k] : top;
+        *most++ = top;
+    }
+}
+
+/* Two sums of each bin take turns: neighbours often share one, and an addition waits for the last. */
+static void add_bins(const uint32_t *restrict sums, const uint16_t *restrict bin, uint64_t *restrict even,
+                     uint64_t *restrict odd, size_t n) {
+    size_t k = 0;
+    for (; k + 1 < n; k += 2) even[bin[k]] += sums[k], odd[bin[k + 1]] += sums[k + 1];
+    if (k < n) even[bin[k]] += sums[k];
+}
+
+#define BATCH 16
+
+#if HAVE_X86
+/* Keep the cells that hold photons, most are empty; returns how many. The answers have room for BATCH more. */
+__attribute__((target("avx512f,avx512bw,avx512vl"))) static size_t
+keep_filled(const uint32_t *restrict sums, const uint16_t *restrict bin, uint32_t *restrict filled,
+            uint16_t *restrict filled_bin, size_t n) {
+    size_t kept = 0;
+    for (size_t k = 0; k < n; k += BATCH) {
+        __mmask16 here = n - k < BATCH ? (__mmask16)((1u << (n - k)) - 1) : (__mmask16)0xffff;
+        __m512i counts = _mm512_maskz_loadu_epi32(here, sums + k);
+        __m512i bins = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(here, bin + k));
+        __mmask16 some = _mm512_test_epi32_mask(counts, counts);
+        _mm512_storeu_si512(filled + kept, _mm512_maskz_compress_epi32(some, counts));
+        __m256i narrow = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(some, bins));
+        _mm256_storeu_si256((__m256i *)(void *)(filled_bin + kept), narrow);
+        kept += (size_t)__builtin_popcount(some);
+    }
+    return kept;
+}
+#endif
+
+static void add_row(work *w, const uint32_t *sums, const uint16_t *bin) {
+    size_t n = w->f->width;
+#if HAVE_X86
+    if (w->has_avx512) {
+        n = keep_filled(sums, bin, w->filled, w->filled_bin, n);
+        sums = w->filled, bin = w->filled_bin;
+    }
+#endif
+    add_bins(sums, bin, w->even_N, w->odd_N, n);
+}
+
+/* Add a row of column sums to the sums of the blocks that it crosses, each block's columns in turn: an addition
+ * waits for the last to the same sum. */
+static void add_blocks(const work *w, const float *column, double *blocks) {
+    size_t width = w->f->width, block = w->f->block;
+    for (size_t first = 0; first < block; first++)
+        for (size_t j = first, to = 0; j < width; j += block, to++) blocks[to] += column[j];
+}
+
+/* Read the counts: sums of bins and of blocks, the largest of each chunk. */
+static outcome survey(work *w) {
+    const background_frame *f = w->f;
+    for (size_t i = 0; i < f->height; i++) {
+        const uint32_t *sums = f->sums + i * f->width;
+        const uint16_t *bin = f->bin + i * f->width;
+        if (largest(bin, f->width) >= w->n_bins) return BAD_BIN;
+        if (largest(f->lowest + i * w->groups, w->groups) >= f->n_rings) return BAD_BIN;
+        survey_row(sums, w->column, w->most + i * w->chunks, f->width);
+        add_row(w, sums, bin);
+        if ((i + 1) % f->block && i + 1 < f->height) continue;
+        add_blocks(w, w->column, w->seen + i / f->block * w->across);
+        memset(w->column, 0, f->width * sizeof *w->column);
+    }
+    for (size_t b = 0; b < w->n_bins; b++) {
+        f->total_N[b] = f->counts_N[b] = (float)(w->even_N[b] + w->odd_N[b]);
+        f->exposed_N[b] = f->exposure_N[b];
+    }
+    return FINE;
+}
+
+FAST static void flag_above(const uint32_t *restrict sums, const uint16_t *restrict bin, const float *restrict limit_N,
+                            uint8_t *restrict flags, size_t n) {
+    for (size_t k = 0; k < n; k++) flags[k] = (float)sums[k] > limit_N[bin[k]];
+}
+
+static int note_spot(work *w, size_t cell) {
+    if (w->n_spots == w->room) {
+        size_t room = 2 * w->room + 1024;
+        int32_t *spots = realloc(w->spots, room * sizeof *spots);
+        if (!spots) return 0;
+        w->spots = spots, w->room = room;
+    }
+    w->spots[w->n_spots++] = (int32_t)cell;
+    return 1;
+}
+
+/* List the cells above the limit of their ring and take them out of the bins. */
+static outcome clip(work *w) {
+    const background_frame *f = w->f;
+    float least = INFINITY;
+    for (size_t r = 0; r < f->n_rings; r++) {
+        float full = w->rate_32[r] * (float)f->cell_px2;
+        float limit = full + (float)f->clip_sigma * sqrtf(full) + (float)f->clip_photons;
+        for (size_t s = r * f->n_sectors; s < (r + 1) * f->n_sectors; s++) w->limit_N[s] = limit;
+        least = limit < least ? limit : least;
+    }
+    memset(w->even_N, 0, w->n_bins * sizeof *w->even_N);
+    memset(w->hidden_N, 0, w->n_bins * sizeof *w->hidden_N);
+    w->n_spots = 0;
+    for (size_t c = 0; c < w->chunks * f->height; c++) {
+        if (!((float)w->most[c] > least)) continue;
+        size_t column = c % w->chunks * CHUNK, first = c / w->chunks * f->width + column;
+        size_t n = smaller(CHUNK, f->width - column);
+        uint8_t flags[CHUNK];
+        flag_above(f->sums + first, f->bin + first, w->limit_N, flags, n);
+        for (size_t k = first; k < first + n; k++) {
+            if (!flags[k - first]) continue;
+            if (!note_spot(w, k)) return NO_MEMORY;
+            w->even_N[f->bin[k]] += f->sums[k], w->hidden_N[f->bin[k]] += f->exposure[k];
+        }
+    }
+    for (size_t b = 0; b < w->n_bins; b++) {
+        f->counts_N[b] = fmaxf(f->total_N[b] - (float)w->even_N[b], 0);
+        f->exposed_N[b] = fmaxf(f->exposure_N[b] - (float)w->hidden_N[b], 0);
+    }
+    return FINE;
+}
+
+/* The rings' prediction for cells of a row, from column `k` on; it is added to the columns' sums. */
+static void predict_cells(const work *w, size_t i, size_t k) {
+    const background_frame *f = w->f;
+    const uint16_t *lowest = f->lowest + i * w->groups;
+    const uint8_t *above = f->above + i * w->groups * LANES, *exposure = f->exposure + i * f->width;
+    float *mean = f->mean + i * f->width;
+    for (; k < f->width; k++) {
+        mean[k] = w->rate_32[lowest[k / LANES] + above[k] % LANES] * exposure[k];
+        w->column[k] += mean[k];
+    }
+}
+
+#if HAVE_X86
+/* The same for all LANES that are whole, looked up in a register; returns the column where they end. */
+__attribute__((target("avx2"))) static size_t predict_lanes(const work *w, size_t i) {
+    const background_frame *f = w->f;
+    const uint16_t *lowest = f->lowest + i * w->groups;
+    const uint8_t *above = f->above + i * w->groups * LANES, *exposure = f->exposure + i * f->width;
+    float *mean = f->mean + i * f->width;
+    size_t k = 0;
+    for (; k + LANES <= f->width; k += LANES) {
+        __m256i turn = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(above + k)));
+        __m256i pixels = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(exposure + k)));
+        __m256 rate = _mm256_permutevar8x32_ps(_mm256_loadu_ps(w->rate_32 + *lowest++), turn);
+        __m256 photons = _mm256_mul_ps(rate, _mm256_cvtepi32_ps(pixels));
+        _mm256_storeu_ps(mean + k, photons);
+        _mm256_storeu_ps(w->column + k, _mm256_add_ps(_mm256_loadu_ps(w->column + k), photons));
+    }
+    return k;
+}
+#endif
+
+static void predict_row(const work *w, size_t i) {
+    size_t from = 0;
+#if HAVE_X86
+    if (w->has_avx2) from = predict_lanes(w, i);
+#endif
+    predict_cells(w, i, from);
+}
+
+/* Predict the cells of the next row of blocks and sum them, spots left out. */
+static void predict_band(work *w) {
+    const background_frame *f = w->f;
+    size_t band = w->bands++, end = smaller((band + 1) * f->block, f->height);
+    memset(w->column, 0, f->width * sizeof *w->column);
+    for (size_t i = band * f->block; i < end; i++) predict_row(w, i);
+    add_blocks(w, w->column, w->expected + band * w->across);
+    for (; w->spot < w->n_spots && (size_t)w->spots[w->spot] < end * f->width; w->spot++) {
+        size_t k = (size_t)w->spots[w->spot], to = band * w->across + k % f->width / f->block;
+        w->seen[to] -= f->sums[k], w->expected[to] -= f->mean[k];
+    }
+}
+
+/* Between which two blocks' middles a cell lies: the first block, and the share of the next. */
+static float between(size_t cell, size_t block, size_t blocks, int32_t *low) {
+    float at = ((float)cell + 0.5f) / (float)block - 0.5f;
+    at = at < 0 ? 0 : at > (float)(blocks - 1) ? (float)(blocks - 1) : at;
+    *low = (int32_t)at;
+    return at - (float)*low;
+}
+
+FAST static void scale_row(float *restrict mean, const float *restrict low, const float *restrict high, float share,
+                           float *restrict column, size_t n) {
+    for (size_t k = 0; k < n; k++) {
+        mean[k] *= low[k] * (1 - share) + high[k] * share;
+        column[k] += mean[k];
+    }
+}
+
+FAST static void lay_along(const float *restrict ratio, const int32_t *restrict low, const float *restrict share,
+                           float *restrict row, size_t n) {
+    for (size_t j = 0; j < n; j++) row[j] = ratio[low[j]] * (1 - share[j]) + ratio[low[j] + 1] * share[j];
+}
+
+/* Sums of up to three rows of blocks; the rim of the answer stays 0. */
+static void add_three(const work *w, const double *blocks, size_t i, double *sum) {
+    memset(sum, 0, (w->across + 2) * sizeof *sum);
+    for (size_t y = i ? i - 1 : 0; y < smaller(i + 2, w->down); y++)
+        for (size_t x = 0; x < w->across; x++) sum[x + 1] += blocks[y * w->across + x];
+}
+
+/* Ratios of counts to prediction of a row of blocks, each with its neighbours, laid out along the cells of a row. */
+static void lay_out(work *w, size_t i, float *row) {
+    while (w->bands < smaller(i + 2, w->down)) predict_band(w);
+    double *s = w->seen_3, *e = w->expected_3, prior = w->f->block_prior;
+    add_three(w, w->seen, i, s);
+    add_three(w, w->expected, i, e);
+    for (size_t j = 0; j < w->across; j++)
+        w->ratio[j] = (float)((s[j] + s[j + 1] + s[j + 2] + prior) / (e[j] + e[j + 1] + e[j + 2] + prior));
+    w->ratio[w->across] = 0; /* its share is 0 */
+    lay_along(w->ratio, w->low, w->share, row, w->f->width);
+}
+
+/* Predict the cells and multiply them by the smooth ratio of counts to prediction. The second follows the first
+ * by three rows of blocks, which are still in cache then. */
+static void predict(work *w, float *column) {
+    background_frame *f = w->f;
+    float *rows[2] = {w->rows, w->rows + f->width};
+    for (size_t j = 0; j < f->width; j++) w->share[j] = between(j, f->block, w->across, w->low + j);
+    memset(column, 0, f->width * sizeof *column);
+    for (size_t next = 0, i = 0; i < f->height; i++) {
+        int32_t low;
+        float share = between(i, f->block, w->down, &low);
+        size_t high = smaller((size_t)low + 1, w->down - 1);
+        for (; next <= high; next++) lay_out(w, next, rows[next % 2]);
+        scale_row(f->mean + i * f->width, rows[low % 2], rows[high % 2], share, column, f->width);
+    }
+    f->mean_sum = 0;
+    for (size_t j = 0; j < f->width; j++) f->mean_sum += column[j];
+}
+
+static outcome estimate(work *w, float *column) {
+    outcome found = survey(w);
+    rate_rings(w);
+    for (int k = 0; k < w->f->n_clips && found == FINE; k++) {
+        found = clip(w);
+        rate_rings(w);
+    }
+    if (found == FINE) predict(w, column);
+    return found;
+}
+
+outcome estimate_background(background_frame *f) {
+    size_t rings = f->n_rings, bins = rings * f->n_sectors, width = f->width;
+    work w = {.f = f, .n_bins = bins, .chunks = (width + CHUNK - 1) / CHUNK, .groups = (width + LANES - 1) / LANES};
+#if HAVE_X86
+    w.has_avx2 = __builtin_cpu_supports("avx2");
+    w.has_avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#endif
+    w.down = (f->height + f->block - 1) / f->block, w.across = (width + f->block - 1) / f->block;
+    size_t blocks = w.down * w.across;
+    double *d = calloc(5 * rings + 2 + bins + 2 * blocks + 2 * (w.across + 2), sizeof *d);
+    uint64_t *n = calloc(2 * bins, sizeof *n);
+    float *s = calloc(rings + LANES + bins + 5 * width + w.across + 1, sizeof *s);
+    w.low = malloc(width * sizeof *w.low);
+    w.most = malloc(f->height * w.chunks * sizeof *w.most);
+    w.filled = malloc((width + BATCH) * sizeof *w.filled);
+    w.filled_bin = malloc((width + BATCH) * sizeof *w.filled_bin);
+    outcome found = NO_MEMORY;
+    if (d && n && s && w.low && w.most && w.filled && w.filled_bin) {
+        w.counts_R = d, w.exposed_R = d + rings, w.rate_R = d + 2 * rings, w.sum_R = d + 3 * rings;
+        w.hidden_N = w.sum_R + 2 * (rings + 1), w.seen = w.hidden_N + bins, w.expected = w.seen + blocks;
+        w.seen_3 = w.expected + blocks, w.expected_3 = w.seen_3 + w.across + 2;
+        w.even_N = n, w.odd_N = n + bins;
+        w.rate_32 = s, w.limit_N = s + rings + LANES, w.share = w.limit_N + bins, w.column = w.share + width;
+        w.rows = w.column + width, w.ratio = w.rows + 3 * width;
+        found = estimate(&w, w.rows + 2 * width);
+    }
+    free(d), free(n), free(s), free(w.low), free(w.most), free(w.filled), free(w.filled_bin), free(w.spots);
+    return found;
+}

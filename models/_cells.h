@@ -1,0 +1,72 @@
+/* What the compiled parts of hitfinder.models share. None of them touches Python but `_cells.c`, so all run
+ * without the GIL. What they compute is defined in torch by `background.estimate_torch` and the `_torch`
+ * functions of `scan`, whose names and constants these take; tests hold both equal. */
+#ifndef HITFINDER_CELLS_H
+#define HITFINDER_CELLS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define FAST __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
+#define FAST
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HAVE_X86 1
+#else
+#define HAVE_X86 0
+#endif
+
+#define LANES 8
+#define MAX_WINDOWS 8
+#define N_SCALES 4
+#define N_COLUMNS 5
+
+typedef struct {
+    const uint32_t *sums;
+    const uint16_t *bin, *lowest; /* `lowest` ring of each LANES cells of a row */
+    const uint8_t *exposure, *above; /* rings that a cell is `above` that one, below LANES; rows end with a whole one */
+    const float *exposure_N;
+    size_t height, width, n_rings, n_sectors, n_windows, window[MAX_WINDOWS], block;
+    double ring_prior, block_prior, clip_sigma, clip_photons, cell_px2;
+    int n_clips;
+    float *mean, *total_N, *counts_N, *exposed_N; /* the answer, and the sum of the mean */
+    double mean_sum;
+} background_frame;
+
+typedef struct {
+    const uint32_t *sums, *maxima;
+    const float *mean;
+    const uint8_t *exposure;
+    size_t height, width;
+    float sigma, photons[N_SCALES], places[N_SCALES], floor;
+    size_t kept;              /* candidates a scale */
+    float *column[N_COLUMNS]; /* the answer: evidence, rest, ss, fs and mean; N_SCALES rows of `kept` each */
+} scan_frame;
+
+typedef enum { FINE, NO_MEMORY, BAD_BIN } outcome;
+
+/* Every bin is checked before it is used. */
+outcome estimate_background(background_frame *f);
+outcome scan_cells(const scan_frame *f);
+
+/* -log10 P(X >= n) of Poisson variables, 0 where n is not above the mean. */
+void neg_log10_tails(const double *n, const double *mean, float *tail, size_t count);
+
+static inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* Flags are bytes, read LANES at a time. */
+static inline void end_flags(uint8_t *flags, size_t count) {
+    for (size_t k = count; k % LANES; k++) flags[k] = 0;
+}
+
+static inline int none_flagged(const uint8_t *flags) {
+    uint64_t eight;
+    memcpy(&eight, flags, sizeof eight);
+    return !eight;
+}
+
+#endif

@@ -1,0 +1,332 @@
+/* Places at full resolution on one CPU core: how much better a spot explains the photons there. What is computed
+ * is defined by `places.log_ratios` and its table; a test holds both equal. Photons around a place are few, so a
+ * place costs a table row for each photon, width and step, and bright frames cost in proportion. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <stdint.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define FAST __attribute__((target_clones("avx2", "default")))
+#else
+#define FAST
+#endif
+
+#define REACH 14 /* half width of a window */
+#define SPAN (2 * REACH + 1)
+#define MAX_WIDTHS 8
+#define LEVELS 8 /* intensities looked at: one vector */
+#define MAX_STEPS 12
+#define NEAR 2 /* pixels that vouch for a bright one lie within a square of this half width */
+
+typedef struct {
+    int16_t y, x;
+    float n;
+} lit;
+
+typedef struct {
+    const float *gain;  /* (backgrounds, rows, LEVELS): log(1 + intensity share / background) */
+    const float *share; /* (rows): share of a spot's photons in a pixel so far from its centre */
+    const float *intensity, *log_prior; /* (LEVELS) */
+    int32_t first[MAX_WIDTHS]; /* row of distance 0 of each width */
+    int32_t reach[MAX_WIDTHS]; /* pixels */
+    float lowest_octave, steps_per_octave; /* of the backgrounds */
+    size_t n_widths, n_rows, n_backgrounds;
+    int n_photons, is_hidden;
+    lit photons[SPAN * SPAN];
+    uint32_t hidden[SPAN]; /* a bit for each pixel of a row that cannot be seen */
+    float known[SPAN * SPAN]; /* values of the climb under way, NaN where not asked for yet */
+} window;
+
+/* Set the bits of flags that are not zero; flags are 0 or 1. */
+static uint32_t bits_of(const uint8_t flags[32]) {
+    uint32_t bits = 0;
+    for (int first = 0; first < 32; first += 8) {
+        uint64_t eight;
+        memcpy(&eight, flags + first, sizeof eight);
+        bits |= (uint32_t)(eight * 0x0102040810204080u >> 56) << first;
+    }
+    return bits;
+}
+
+/* Collect what is lit and what cannot be seen around a pixel. */
+#define LOOK(TYPE, TOP)                                                                                            \
+    FAST static void look_##TYPE(window *w, const TYPE *image, const uint8_t *valid, int64_t height,               \
+                                 int64_t width, int64_t ss, int64_t fs) {                                          \
+        int64_t left = fs < REACH ? REACH - fs : 0, right = fs + REACH >= width ? width - fs + REACH : SPAN;       \
+        w->n_photons = w->is_hidden = 0;                                                                           \
+        for (int y = 0; y < SPAN; y++) {                                                                           \
+            int64_t row = ss + y - REACH, corner = row * width + fs - REACH;                                       \
+            uint8_t seen[32] = {0}, some[32] = {0};                                                                \
+            if (row >= 0 && row < height)                                                                          \
+                for (int64_t x = left; x < right; x++) {                                                           \
+                    TYPE n = image[corner + x];                                                                    \
+                    seen[x] = (valid[corner + x] != 0) & (n != TOP);                                               \
+                    some[x] = seen[x] & (n != 0);                                                                  \
+                }                                                                                                  \
+            for (uint32_t bits = bits_of(some); bits; bits &= bits - 1) {                                          \
+                int x = __builtin_ctz(bits);                                                                       \
+                float n = (float)image[corner + x];                                                                \
+                w->photons[w->n_photons++] = (lit){(int16_t)(y - REACH), (int16_t)(x - REACH), n};                 \
+            }                                                                                                      \
+            w->hidden[y] = ~bits_of(seen) & ((1u << SPAN) - 1);                                                    \
+            w->is_hidden |= w->hidden[y] != 0;                                                                     \
+        }                                                                                                          \
+    }
+
+LOOK(uint8_t, UINT8_MAX)
+LOOK(uint16_t, UINT16_MAX)
+LOOK(uint32_t, UINT32_MAX)
+
+/* A pixel counts at most one more than its neighbours have above background. */
+static void tame(window *w, float background) {
+    float tamed[SPAN * SPAN];
+    for (int k = 0; k < w->n_photons; k++) {
+        lit p = w->photons[k];
+        tamed[k] = p.n;
+        if (p.n < 2 || p.n < background + 4 * sqrtf(background) + 1) continue;
+        float others = -background * ((2 * NEAR + 1) * (2 * NEAR + 1) - 1);
+        for (int q = 0; q < w->n_photons; q++)
+            if (q != k && abs(w->photons[q].y - p.y) <= NEAR && abs(w->photons[q].x - p.x) <= NEAR)
+                others += w->photons[q].n;
+        tamed[k] = fminf(p.n, 1 + fmaxf(others, 0));
+    }
+    for (int k = 0; k < w->n_photons; k++) w->photons[k].n = tamed[k];
+}
+
+/* Share of a spot's photons that falls where it can be seen. */
+static float seen_share(const window *w, int width, int y, int x) {
+    const float *share = w->share + w->first[width];
+    int reach = w->reach[width], reach2 = reach * reach;
+    int top = y - reach < -REACH ? -REACH : y - reach, bottom = y + reach > REACH ? REACH : y + reach;
+    float seen = 1;
+    for (int row = top; row <= bottom; row++)
+        for (uint32_t bits = w->hidden[row + REACH]; bits; bits &= bits - 1) {
+            int dy = row - y, dx = __builtin_ctz(bits) - REACH - x, d2 = dy * dy + dx * dx;
+            if (d2 <= reach2) seen -= share[d2];
+        }
+    return seen;
+}
+
+/* Log likelihood ratios of the intensities for a spot of a width at a pixel of the window; returns the largest. */
+FAST static float ratios(const window *w, const float *table, int width, int y, int x, float *restrict of_level) {
+    const float *rows = table + (size_t)w->first[width] * LEVELS;
+    int reach2 = w->reach[width] * w->reach[width];
+    float sum[LEVELS] = {0}, best = -INFINITY;
+    for (int k = 0; k < w->n_photons; k++) {
+        int dy = w->photons[k].y - y, dx = w->photons[k].x - x, d2 = dy * dy + dx * dx;
+        if (d2 > reach2) continue;
+        const float *row = rows + (size_t)d2 * LEVELS;
+        float n = w->photons[k].n;
+        for (int j = 0; j < LEVELS; j++) sum[j] += n * row[j];
+    }
+    float seen = w->is_hidden ? seen_share(w, width, y, x) : 1;
+    for (int j = 0; j < LEVELS; j++) {
+        of_level[j] = sum[j] - w->intensity[j] * seen;
+        best = of_level[j] > best ? of_level[j] : best;
+    }
+    return best;
+}
+
+/* What a spot of this width explains at a pixel, worked out once. */
+static float value_at(window *w, const float *table, int width, int y, int x) {
+    float *known = &w->known[(y + REACH) * SPAN + x + REACH], of_level[LEVELS];
+    if (isnan(*known)) *known = ratios(w, table, width, y, x, of_level);
+    return *known;
+}
+
+/* Climb from the better of two starts to the pixel where a spot of this width explains most. */
+static void climb(window *w, const float *table, int width, int start[2][2], int at[2]) {
+    memset(w->known, 0xff, sizeof w->known); /* all NaN */
+    float best = value_at(w, table, width, start[0][0], start[0][1]);
+    int second = value_at(w, table, width, start[1][0], start[1][1]) > best;
+    at[0] = start[second][0], at[1] = start[second][1];
+    best = value_at(w, table, width, at[0], at[1]);
+    for (int step = 0; step < MAX_STEPS; step++) {
+        int from[2] = {at[0], at[1]};
+        for (int y = from[0] - 1; y <= from[0] + 1; y++)
+            for (int x = from[1] - 1; x <= from[1] + 1; x++) {
+                if (abs(y) > REACH || abs(x) > REACH) continue;
+                float value = value_at(w, table, width, y, x);
+                if (value > best) best = value, at[0] = y, at[1] = x;
+            }
+        if (at[0] == from[0] && at[1] == from[1]) break;
+    }
+}
+
+/* Photons a pixel expected in a box, of which only what can be seen was counted. */
+static float background_per_px(const window *w, float mean, int edge) {
+    int half = edge / 2, seen = 0;
+    for (int y = -half; y < edge - half; y++)
+        for (int x = -half; x < edge - half; x++) seen += !(w->hidden[y + REACH] >> (x + REACH) & 1);
+    return mean / (float)(seen ? seen : 1);
+}
+
+/* Two places to start from: the brightest pixel of the box, and the middle of the box's photons. */
+static void starts(const window *w, int half, int start[2][2]) {
+    float most = 0, total = 0, y = 0, x = 0;
+    start[0][0] = start[0][1] = 0;
+    for (int k = 0; k < w->n_photons; k++) {
+        lit p = w->photons[k];
+        if (abs(p.y) > half || abs(p.x) > half) continue;
+        total += p.n, y += p.n * p.y, x += p.n * p.x;
+        if (p.n > most) most = p.n, start[0][0] = p.y, start[0][1] = p.x;
+    }
+    start[1][0] = total > 0 ? (int)lrintf(y / total) : 0, start[1][1] = total > 0 ? (int)lrintf(x / total) : 0;
+}
+
+/* Average over the intensities; returns the place of the largest in `level`. */
+static float mixed(const window *w, const float *of_level, int *level) {
+    float best = -INFINITY, sum = 0;
+    for (int j = 0; j < LEVELS; j++)
+        if (of_level[j] + w->log_prior[j] > best) best = of_level[j] + w->log_prior[j], *level = j;
+    for (int j = 0; j < LEVELS; j++) sum += expf(of_level[j] + w->log_prior[j] - best);
+    return best + logf(sum);
+}
+
+/* Which of the table's backgrounds is nearest. */
+static size_t row_of(const window *w, float background) {
+    float row = rintf((log2f(background) - w->lowest_octave) * w->steps_per_octave);
+    if (!(row > 0)) return 0;
+    return row < (float)(w->n_backgrounds - 1) ? (size_t)row : w->n_backgrounds - 1;
+}
+
+enum { SS, FS, WIDTH, PHOTONS, BACKGROUND, N_FOUND };
+
+/* The best spot of each width near the middle of a box; the window was looked at. */
+static void explain(window *w, int edge, float mean, int is_tame, const int32_t middle[2], float *ratio, float *found) {
+    float background = background_per_px(w, mean, edge), best = -INFINITY;
+    const float *table = w->gain + row_of(w, background) * w->n_rows * LEVELS;
+    int begin[2][2], at[2];
+    if (is_tame) tame(w, background);
+    starts(w, edge / 2 > 2 ? edge / 2 : 2, begin);
+    found[BACKGROUND] = background;
+    for (size_t k = 0; k < w->n_widths; k++) {
+        float of_level[LEVELS];
+        int strongest = 0;
+        climb(w, table, (int)k, begin, at);
+        ratios(w, table, (int)k, at[0], at[1], of_level);
+        ratio[k] = mixed(w, of_level, &strongest);
+        if (ratio[k] <= best) continue;
+        best = ratio[k];
+        found[SS] = (float)(middle[0] + at[0]), found[FS] = (float)(middle[1] + at[1]);
+        found[WIDTH] = (float)k, found[PHOTONS] = w->intensity[strongest];
+    }
+}
+
+/* ---- Python's face -------------------------------------------------------------------------------------- */
+
+static int holds(const Py_buffer *view, const char *name, size_t n, size_t itemsize) {
+    if ((size_t)view->len == n * itemsize && (uintptr_t)view->buf % itemsize == 0) return 1;
+    PyErr_Format(PyExc_ValueError, "%s: %zd bytes; expected %zu aligned ones", name, view->len, n * itemsize);
+    return 0;
+}
+
+/* Whether every distance of every width has its row. */
+static int read_widths(window *w, const int32_t *first, const int32_t *reach) {
+    for (size_t k = 0; k < w->n_widths; k++) {
+        int64_t last = k + 1 < w->n_widths ? first[k + 1] : (int64_t)w->n_rows;
+        if (first[k] < 0 || reach[k] < 0 || reach[k] > REACH || first[k] + reach[k] * reach[k] >= last ||
+            last > (int64_t)w->n_rows) {
+            PyErr_Format(PyExc_ValueError, "width %zu: rows %d to %d of reach %d", k, first[k], (int)last, reach[k]);
+            return 0;
+        }
+        w->first[k] = first[k], w->reach[k] = reach[k];
+    }
+    return 1;
+}
+
+static int are_boxes(const int32_t *edge, size_t count) {
+    for (size_t p = 0; p < count; p++)
+        if (edge[p] < 1 || edge[p] > 2 * REACH) {
+            PyErr_Format(PyExc_ValueError, "box of %d pixels; expected 1 to %d", edge[p], 2 * REACH);
+            return 0;
+        }
+    return 1;
+}
+
+PyDoc_STRVAR(places_doc, "log_ratios(image, valid, (ss, fs), itemsize, middle, edge, mean, tame, gain, share, intensity, "
+                         "log_prior, first, reach, (lowest_octave, steps_per_octave), ratio, found) -> None");
+
+static PyObject *py_log_ratios(PyObject *Py_UNUSED(module), PyObject *args) {
+    enum { IMAGE, VALID, MIDDLE, EDGE, MEAN, GAIN, SHARE, INTENSITY, PRIOR, FIRST, REACHES, RATIO, FOUND, N };
+    static window w; /* 9 kB; used under the interpreter's lock */
+    Py_buffer v[N];
+    Py_ssize_t height, width;
+    int itemsize, is_tame, done = 0;
+    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*y*y*py*y*y*y*y*y*(ff)w*w*", &v[IMAGE], &v[VALID], &height, &width, &itemsize,
+                          &v[MIDDLE], &v[EDGE], &v[MEAN], &is_tame, &v[GAIN], &v[SHARE], &v[INTENSITY], &v[PRIOR],
+                          &v[FIRST], &v[REACHES], &w.lowest_octave, &w.steps_per_octave, &v[RATIO], &v[FOUND]))
+        return NULL;
+    size_t n_places = (size_t)v[EDGE].len / sizeof(int32_t), n_px = (size_t)height * (size_t)width;
+    w.n_widths = (size_t)v[FIRST].len / sizeof(int32_t), w.n_rows = (size_t)v[SHARE].len / sizeof(float);
+    w.n_backgrounds = w.n_rows ? (size_t)v[GAIN].len / (w.n_rows * LEVELS * sizeof(float)) : 0;
+    if ((itemsize != 1 && itemsize != 2 && itemsize != 4) || height < 1 || width < 1 || height > INT32_MAX / width ||
+        w.n_widths < 1 || w.n_widths > MAX_WIDTHS || !w.n_backgrounds)
+        PyErr_Format(PyExc_ValueError, "%zd x %zd pixels of %d bytes, %zu widths", height, width, itemsize, w.n_widths);
+    else if (holds(&v[IMAGE], "image", n_px, (size_t)itemsize) && holds(&v[VALID], "valid", n_px, 1) &&
+             holds(&v[MIDDLE], "middle", 2 * n_places, 4) && holds(&v[EDGE], "edge", n_places, 4) &&
+             holds(&v[MEAN], "mean", n_places, 4) && holds(&v[GAIN], "gain", w.n_backgrounds * w.n_rows * LEVELS, 4) &&
+             holds(&v[SHARE], "share", w.n_rows, 4) && holds(&v[INTENSITY], "intensity", LEVELS, 4) &&
+             holds(&v[PRIOR], "log_prior", LEVELS, 4) && holds(&v[FIRST], "first", w.n_widths, 4) &&
+             holds(&v[REACHES], "reach", w.n_widths, 4) && holds(&v[RATIO], "ratio", n_places * w.n_widths, 4) &&
+             holds(&v[FOUND], "found", N_FOUND * n_places, 4) && read_widths(&w, v[FIRST].buf, v[REACHES].buf) &&
+             are_boxes(v[EDGE].buf, n_places)) {
+        const int32_t *middle = v[MIDDLE].buf, *edge = v[EDGE].buf;
+        const float *mean = v[MEAN].buf;
+        w.gain = v[GAIN].buf, w.share = v[SHARE].buf, w.intensity = v[INTENSITY].buf, w.log_prior = v[PRIOR].buf;
+        for (size_t p = 0; p < n_places; p++) {
+            int64_t ss = middle[2 * p], fs = middle[2 * p + 1];
+            if (itemsize == 1) look_uint8_t(&w, v[IMAGE].buf, v[VALID].buf, height, width, ss, fs);
+            else if (itemsize == 2) look_uint16_t(&w, v[IMAGE].buf, v[VALID].buf, height, width, ss, fs);
+            else look_uint32_t(&w, v[IMAGE].buf, v[VALID].buf, height, width, ss, fs);
+            explain(&w, edge[p], mean[p], is_tame, middle + 2 * p, (float *)v[RATIO].buf + p * w.n_widths,
+                    (float *)v[FOUND].buf + p * N_FOUND);
+        }
+        done = 1;
+    }
+    for (int k = 0; k < N; k++) PyBuffer_Release(&v[k]);
+    return done ? Py_NewRef(Py_None) : NULL;
+}
+
+/* A place goes if a better one, which stands before it, is nearer than either's reach. */
+static void keep_distinct(const float *ss, const float *fs, const float *reach, uint8_t *kept, size_t count) {
+    for (size_t k = 0; k < count; k++) {
+        size_t p = 0;
+        while (p < k && !(kept[p] && fmaxf(fabsf(ss[k] - ss[p]), fabsf(fs[k] - fs[p])) <= fmaxf(reach[k], reach[p]))) p++;
+        kept[k] = p == k;
+    }
+}
+
+PyDoc_STRVAR(distinct_doc, "keep_distinct(ss, fs, reach, kept) -> None");
+
+static PyObject *py_distinct(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer v[4];
+    if (!PyArg_ParseTuple(args, "y*y*y*w*", &v[0], &v[1], &v[2], &v[3])) return NULL;
+    size_t count = (size_t)v[3].len;
+    int fit = holds(&v[0], "ss", count, 4) && holds(&v[1], "fs", count, 4) && holds(&v[2], "reach", count, 4);
+    if (fit) keep_distinct(v[0].buf, v[1].buf, v[2].buf, v[3].buf, count);
+    for (int k = 0; k < 4; k++) PyBuffer_Release(&v[k]);
+    return fit ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyMethodDef methods[] = {
+    {"log_ratios", py_log_ratios, METH_VARARGS, places_doc},
+    {"keep_distinct", py_distinct, METH_VARARGS, distinct_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef module = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "_places",
+    .m_doc = "Places of a frame at full resolution; see _places.pyi.",
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__places(void) { return PyModuleDef_Init(&module); }
