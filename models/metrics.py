@@ -137,16 +137,20 @@ def s90(strengths: Sequence[float], tpr: NDArray[np.floating]) -> float:
         strengths: rising, positive.
         tpr: (strengths,).
     """
-    fails = np.flatnonzero(~(np.asarray(tpr) >= TARGET_TPR))
-    if not len(fails):
-        return float(strengths[0])
-    last = int(fails[-1])
-    if last + 1 == len(strengths):
-        return math.inf
-    low, high = float(tpr[last]), float(tpr[last + 1])
-    share = (TARGET_TPR - low) / (high - low)
-    begin, end = math.log(strengths[last]), math.log(strengths[last + 1])
-    return math.exp(begin + share * (end - begin))
+    return float(_s90_rows(strengths, np.asarray(tpr, np.float64)[None])[0])
+
+
+def _s90_rows(strengths: Sequence[float], tpr: Floats) -> Floats:
+    """Return S90 of each row of (rows, strengths)."""
+    log_s, n = np.log(strengths), len(strengths)
+    fails = ~(tpr >= TARGET_TPR)
+    last = np.where(fails.any(axis=1), n - 1 - fails[:, ::-1].argmax(axis=1), -1)
+    inside = (last >= 0) & (last < n - 1)
+    before, row = np.clip(last, 0, n - 2), np.arange(len(tpr))
+    low, high = tpr[row, before], tpr[row, before + 1]
+    share = (TARGET_TPR - low) / np.where(inside, high - low, 1.0)
+    between = np.exp(log_s[before] + share * (log_s[before + 1] - log_s[before]))
+    return np.where(inside, between, np.where(last < 0, strengths[0], np.inf))
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -170,10 +174,11 @@ def bootstrap_s90(
         n_rounds: times.
     """
     rng = np.random.default_rng(seed)
-    means = np.empty(n_rounds)
-    for k in range(n_rounds):
-        drawn = (t[rng.integers(0, len(t), len(t))].mean(0) for t in tpr_by_set)
-        means[k] = geometric_mean([s90(strengths, t) for t in drawn])
+    total = np.zeros(n_rounds)
+    for tpr in tpr_by_set:
+        drawn = rng.integers(0, len(tpr), (n_rounds, len(tpr)))
+        total += np.log(_s90_rows(strengths, tpr[drawn].mean(axis=1)))
+    means = np.exp(total / len(tpr_by_set))
     # A quantile between a finite and an infinite value has none: take one that occurred.
     low, middle, high = np.quantile(means, QUANTILES, method="inverted_cdf")
     return Spread(float(low), float(middle), float(high))

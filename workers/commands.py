@@ -268,7 +268,7 @@ def evaluate(
     from rich.console import Console
 
     from hitfinder.workers.evaluate import evaluate as measure
-    from hitfinder.workers.evaluate import options_of
+    from hitfinder.workers.evaluate_options import options_of
 
     measure(
         options_of(

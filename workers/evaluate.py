@@ -9,8 +9,7 @@ Series in `evaluate_plans.py`, scores in `evaluate_scoring.py`, figures in `eval
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,22 @@ from rich.markdown import Markdown
 
 from hitfinder.models.gate import GateMode
 from hitfinder.models.weights import load
-from hitfinder.sim.physics import PULSE_PHOTONS, Detector, data_sets
+from hitfinder.sim.physics import PULSE_PHOTONS, Detector
 from hitfinder.workers import evaluate_sections as sections
 from hitfinder.workers.bench import describe_machine
-from hitfinder.workers.config import ConfigError
 from hitfinder.workers.evaluate_cost import measure_cost
 from hitfinder.workers.evaluate_daemon import daemon_plans, judge_live
 from hitfinder.workers.evaluate_frames import digest, load_patterns
 from hitfinder.workers.evaluate_kinds import blank_kinds, chance_settings, held_out_settings
+from hitfinder.workers.evaluate_options import (
+    FORGETFUL,
+    OURS,
+    RATE,
+    SCORED_PARTS,
+    EvaluateOptions,
+)
 from hitfinder.workers.evaluate_plans import (
     SeriesPlan,
-    Subset,
     blank_plans,
     chance_plans,
     gate_plans,
@@ -41,66 +45,9 @@ from hitfinder.workers.evaluate_scorers import ScorerName, reference_names
 from hitfinder.workers.evaluate_scores import Scored, ScoreFolder
 from hitfinder.workers.evaluate_scoring import Task, score_all
 from hitfinder.workers.evaluate_targets import targets
+from hitfinder.workers.evaluate_tree import judge_tree, trees
 
-SCORED_PARTS = ("gate", "positions", "comparison", "held-out", "blanks", "calibration")
-PARTS = (*SCORED_PARTS, "cost", "daemon")
-OURS, FORGETFUL = "this gate", "series model off"
-RATE = 1e-3
-SUBSET_SETS = ("02", "05", "09")
-"""One of each camera length."""
 HEADLINE = "How good the hit finder is"
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluateOptions:
-    """What to evaluate and how thoroughly.
-
-    Attributes:
-        out: folder for the report, its pictures and the scores kept.
-        weights: file; None for the shipped ones.
-        data: pattern files, folders of them or data set trees, shown beside the shipped patterns.
-        parts: some of `PARTS`.
-        n_blanks: of each kind.
-        n_patterns: most that are shown of a data set.
-        repeats: times a pattern is shown at each strength.
-        subset: what slow scorers look at.
-        n_chance: frames of a data set for the probabilities.
-        n_rounds: times each step is timed.
-        ablation: label -> weights file.
-        references: folder with weights of trained references; None for the untrained alone.
-        processes: that draw and score.
-        seed: of everything.
-        datasets: to show.
-        detector_shape: (ss, fs).
-    """
-
-    out: Path
-    weights: Path | None = None
-    data: tuple[Path, ...] = ()
-    parts: tuple[str, ...] = PARTS
-    n_blanks: int = 10_000
-    n_patterns: int = 32
-    repeats: int = 2
-    subset: Subset = Subset(8, SUBSET_SETS)
-    n_chance: int = 600
-    n_rounds: int = 60
-    ablation: Mapping[str, Path] = field(default_factory=dict)
-    references: Path | None = None
-    processes: int = 2
-    seed: int = 0
-    datasets: tuple[str, ...] = tuple(data_sets())
-    detector_shape: tuple[int, int] = Detector().shape
-
-
-QUICK = {
-    "n_blanks": 400,
-    "n_patterns": 4,
-    "repeats": 1,
-    "n_chance": 60,
-    "n_rounds": 15,
-}
-"""Most of each that a quick look takes."""
-QUICK_SUBSET = 2
 
 
 def evaluate(options: EvaluateOptions, console: Console) -> Path:
@@ -146,9 +93,9 @@ class _Study:
     def _planned(self) -> dict[str, list[SeriesPlan]]:
         o = self._options
         planned: dict[str, Callable[[], list[SeriesPlan]]] = {
-            "gate": lambda: gate_plans(self._n_patterns, o.repeats, o.seed),
+            "gate": lambda: gate_plans(self._n_patterns, o.repeats, o.seed, o.strengths),
             "held-out": lambda: held_out_plans(
-                held_out_settings(), o.datasets, o.n_patterns, o.seed
+                held_out_settings(), o.datasets, o.n_patterns, o.seed, o.strengths
             ),
             "blanks": lambda: blank_plans(blank_kinds(), o.datasets, o.n_blanks, o.seed),
             "calibration": lambda: chance_plans(chance_settings(), o.datasets, o.n_chance, o.seed),
@@ -177,6 +124,8 @@ class _Study:
     def section(self, part: str) -> Section:
         """Return a part's figures in words."""
         out = self._options.out
+        if part == "trees":
+            return self._trees()
         if part not in SCORED_PARTS:
             return kept(self._folder.section_path(part, self._key()), lambda: self._make(part))
         if part == "comparison":
@@ -189,6 +138,15 @@ class _Study:
         if part == "calibration":
             return sections.calibration(scored, out)
         return sections.gate(part, scored, self._shipped, out)
+
+    def _trees(self) -> Section:
+        """Judge trees anew each time: what lies in them may have changed."""
+        o = self._options
+        found = {
+            str(top): judge_tree(top, o.weights, self._shipped, self._console)
+            for top in trees(o.data)
+        }
+        return sections.trees(found)
 
     def _key(self) -> str:
         """Return all that a section without series depends on."""
@@ -239,40 +197,3 @@ class _Study:
     def _path(self, plan: SeriesPlan, scorer: ScorerName) -> Path:
         part = f"-{self._options.subset}" if scorer.is_slow else ""
         return self._folder.path(plan, scorer.digest() + part)
-
-
-def options_of(
-    *,
-    parts: str,
-    ablation: Sequence[str],
-    subset: str,
-    is_quick: bool,
-    data: Sequence[Path],
-    **given: Any,
-) -> EvaluateOptions:
-    """Return options from a command line's words.
-
-    Raises:
-        ConfigError: a part or data set that is none, or an ablation that is not NAME=WEIGHTS.
-    """
-    rows: dict[str, Path] = {}
-    for word in ablation:
-        name, found, path = word.partition("=")
-        if not (name and found and path) or name in (*rows, OURS, FORGETFUL):
-            raise ConfigError(f"--ablation: got {word!r}; expected NAME=WEIGHTS, each name once")
-        rows[name] = Path(path)
-    chosen = tuple(p.strip() for p in parts.split(",")) if parts else PARTS
-    unknown = [part for part in chosen if part not in PARTS]
-    if unknown:
-        raise ConfigError(f"--parts: got {unknown[0]!r}; expected some of {', '.join(PARTS)}")
-    sets = tuple(d.strip() for d in subset.split(",")) if subset else SUBSET_SETS
-    unknown = [name for name in sets if name not in data_sets()]
-    if unknown:
-        raise ConfigError(f"--subset: got {unknown[0]!r}; expected some of 01 to 09")
-    options = EvaluateOptions(parts=chosen, ablation=rows, data=tuple(data), **given)
-    options = replace(options, subset=Subset(options.subset.n_patterns, sets))
-    if not is_quick:
-        return options
-    least: dict[str, Any] = {name: min(getattr(options, name), n) for name, n in QUICK.items()}
-    few = min(options.subset.n_patterns, QUICK_SUBSET)
-    return replace(options, subset=replace(options.subset, n_patterns=few), **least)

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from hitfinder.models import metrics
 from hitfinder.models.metrics import Rate, Reliability
-from hitfinder.workers.evaluate_gate import ALL, OUTPUTS
+from hitfinder.workers.evaluate_gate import ALL, FIRST_FRAMES, OUTPUTS
 from hitfinder.workers.evaluate_scores import Scored
 
 SURE_SPOTS = 3
 """A hit of fewer reflections is neither one nor the other to `spots3`."""
-FIRST_FRAMES = 32
-"""Of a series: what is not yet known of its hot pixels shows here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,19 +24,27 @@ OUTPUTS = ("any", "spots3")
 RATES = (1e-3, 1e-2)
 SHIPPED = "shipped"
 ALL = "all"
+FIRST_FRAMES = 32
+"""Of a series: what is not yet known of its hot pixels shows here."""
 
 Passed = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A threshold in force at a flux, and the blanks that passed it there."""
+    """A threshold in force at a flux, and the blanks that passed it there.
+
+    Attributes:
+        passed: of all blanks of these series.
+        later: of those beyond each series' first frames, in which it learns its hot pixels.
+    """
 
     output: str
     name: str
     n_photons: float
     value: float
     passed: Rate
+    later: Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +180,12 @@ def _cuts(scored: Sequence[Scored], output: str, shipped: float) -> list[Cut]:
     for flux in sorted({s.plan.n_photons for s in scored}, reverse=True):
         mine = [s for s in scored if s.plan.n_photons == flux]
         blank = np.concatenate([s.output(output)[s.is_blank] for s in mine])
+        is_later = np.concatenate([s.scores.frame[s.is_blank] >= FIRST_FRAMES for s in mine])
         values = {SHIPPED: shipped}
         values |= {rate_name(r): metrics.threshold_for(blank, r).value for r in RATES}
         for name, value in values.items():
-            cuts.append(Cut(output, name, flux, value, metrics.rate_above(blank, value)))
+            rates = (metrics.rate_above(b, value) for b in (blank, blank[is_later]))
+            cuts.append(Cut(output, name, flux, value, *rates))
     return cuts
 
 

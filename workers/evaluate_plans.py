@@ -163,10 +163,14 @@ def gate_plans(
 
 
 def held_out_plans(
-    settings: FrameSettings, datasets: Sequence[str], n_patterns: int, seed: int
+    settings: FrameSettings,
+    datasets: Sequence[str],
+    n_patterns: int,
+    seed: int,
+    strengths: Sequence[float] = STRENGTHS,
 ) -> list[SeriesPlan]:
     """Plan series of the generator's settings that no training used, at each strength."""
-    hits = _hits(n_patterns, STRENGTHS, 1)
+    hits = _hits(n_patterns, strengths, 1)
     return [
         _mixed("held-out", replace(settings, datasets=(name,)), hits, len(hits), seed)
         for name in datasets

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from hitfinder.workers import evaluate_plots as plots
 from hitfinder.workers import evaluate_tables as tables
-from hitfinder.workers.evaluate_blanks import FIRST_FRAMES, blank_rates, reliabilities
+from hitfinder.workers.evaluate_blanks import blank_rates, reliabilities
 from hitfinder.workers.evaluate_comparison import RATE, compare
 from hitfinder.workers.evaluate_cost import Cost
 from hitfinder.workers.evaluate_daemon import LiveRun
 from hitfinder.workers.evaluate_gate import (
     ALL,
+    FIRST_FRAMES,
     OUTPUTS,
     SHIPPED,
     gate_figures,
@@ -25,6 +26,7 @@ from hitfinder.workers.evaluate_gate import (
 from hitfinder.workers.evaluate_plans import N_HOT_PIXELS
 from hitfinder.workers.evaluate_report import Section
 from hitfinder.workers.evaluate_scores import Scored
+from hitfinder.workers.evaluate_tree import TreeRate
 
 TITLES = {"gate": "Hits found", "held-out": "Settings that no training used"}
 GATE = f"""Each data set and width is one series, judged in order through one context: hits
@@ -47,6 +49,8 @@ least rate that they can tell: kind to scores whose meaning changes with the dat
 COST = """Thread time of one core, medians; a memcpy of the same 4M frame in the same minute."""
 DAEMON = """The same kind of series, sent by an emulated detector to `hitfinder-stream run`; rates
 from the rows of its ledgers. Hot pixels stay where they are from series to series."""
+TREES = """Overlays and the water behind them as they lie in the tree; shipped threshold."""
+NO_TREES = "None given (`--data`)."
 WHOLE = "The same for those that can look at all frames of the series:"
 
 
@@ -127,3 +131,12 @@ def daemon(run: LiveRun, shipped: Mapping[str, float]) -> Section:
         **asdict(found),
     }
     return Section("Through the daemon", "\n\n".join(text), figures)
+
+
+def trees(found: Mapping[str, Sequence[TreeRate]]) -> Section:
+    """Return what was found in data set trees."""
+    text = [TREES if found else NO_TREES]
+    for name, rates in found.items():
+        text += [f"`{name}`:", tables.tree_table(rates)]
+    figures = {name: [asdict(r) for r in rates] for name, rates in found.items()}
+    return Section("Data set trees", "\n\n".join(text), figures)

@@ -17,6 +17,7 @@ from hitfinder.workers.evaluate_cost import HIT_SHARE, Cost
 from hitfinder.workers.evaluate_daemon import LiveRun
 from hitfinder.workers.evaluate_gate import (
     ALL,
+    FIRST_FRAMES,
     OUTPUTS,
     RATES,
     SHIPPED,
@@ -26,6 +27,7 @@ from hitfinder.workers.evaluate_gate import (
 )
 from hitfinder.workers.evaluate_plans import FREE, STRENGTHS
 from hitfinder.workers.evaluate_positions import PHOTON_EDGES, Positions
+from hitfinder.workers.evaluate_tree import TreeRate
 
 CUTS = (SHIPPED, *map(rate_name, RATES))
 
@@ -53,10 +55,12 @@ def width_text(width_mrad: float) -> str:
 def cut_table(figures: GateFigures) -> str:
     """Return what each cut let pass of the blanks among the hits."""
     rows = [
-        [c.output, c.name, flux_text(c.n_photons), f"{c.value:.6g}", rate_text(c.passed)]
+        [c.output, c.name, flux_text(c.n_photons), f"{c.value:.6g}", *map(rate_text, rates)]
         for c in figures.cuts
+        for rates in ((c.passed, c.later),)
     ]
-    return table(["output", "cut", "photons", "threshold", "blanks that pass"], rows)
+    later = f"of these beyond the first {FIRST_FRAMES} frames"
+    return table(["output", "cut", "photons", "threshold", "blanks that pass", later], rows)
 
 
 def flux_text(n_photons: float) -> str:
@@ -223,3 +227,9 @@ def conservation_table(run: LiveRun) -> str:
     """Return what became of the announced frames."""
     head = ["announced", *run.counts, "sum"]
     return table(head, [[str(n) for n in (run.announced, *run.counts.values(), run.n_rows)]])
+
+
+def tree_table(rates: Sequence[TreeRate]) -> str:
+    """Return what passed of a tree's frames."""
+    rows = [[r.dataset, r.output, rate_text(r.hits), rate_text(r.blanks)] for r in rates]
+    return table(["set", "output", "hits found", "blanks that pass"], rows)
