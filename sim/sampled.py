@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from hitfinder.sim.crystal import BEAM_DIRECTION, Beam
+from hitfinder.sim.crystal import Beam
 from hitfinder.sim.patterns import Pattern, find_spots
 from hitfinder.sim.physics import (
     PULSE_PHOTONS,
@@ -48,12 +48,13 @@ class LatticeTables:
     """A crystal's |F|^2 by index, and its block's amplitude between lattice points.
 
     Attributes:
-        f2: float32 (2 m + 1, ...), |F|^2 at hkl + m.
+        f2: float32 (2 m + 1, ...), |F|^2 at hkl + m; f2_max: the largest.
         n_cells: whole cells along a, b, c.
         amplitudes: float64 (3, 4097), |sin(pi N x) / sin(pi x)| at x = i / 4096.
     """
 
     f2: NDArray[np.float32]
+    f2_max: float
     n_cells: NDArray[np.float64]
     amplitudes: NDArray[np.float64]
 
@@ -73,7 +74,7 @@ def lattice_tables(crystal: Crystal, crystal_um: float = 10.0) -> LatticeTables:
     x = np.arange(1, TABLE_STEPS) / TABLE_STEPS
     inner = np.abs(np.sin(np.pi * n_cells[:, None] * x) / np.sin(np.pi * x))
     ends = n_cells[:, None]
-    return LatticeTables(f2, n_cells, np.concatenate([ends, inner, ends], axis=1))
+    return LatticeTables(f2, float(f2.max()), n_cells, np.concatenate([ends, inner, ends], axis=1))
 
 
 def sampled_pattern(
@@ -109,9 +110,8 @@ def sampled_pattern(
         )
         found = np.zeros(len(ss))
         solid_angle = _solid_angle(detector, beam, ss, fs)
-        # Lattice coordinates of the samples' middle, per 1/A of k.
-        ray = _ray(detector, beam, ss + 0.375, fs + 0.375)
-        middle = np.asarray((ray - BEAM_DIRECTION) @ cells_A)
+        # At the samples' middle, for every energy.
+        middle = _lattice(detector, beam, cells_A, ss + 0.375, fs + 0.375)
         for k in k_inv_A:
             h = (k * middle).astype(np.float32)
             bright = _sieve(tables, h, slack_px * k, scale * solid_angle)
@@ -127,29 +127,42 @@ def sampled_pattern(
     return Pattern(detector.shape, pixels, expected, replace(spots, d_A=d_A.astype(np.float32)))
 
 
-def _ray(
-    detector: Detector, beam: Beam, ss: NDArray[np.floating], fs: NDArray[np.floating]
+def _lattice(
+    detector: Detector,
+    beam: Beam,
+    cells_A: NDArray[np.float64],
+    ss: NDArray[np.floating],
+    fs: NDArray[np.floating],
 ) -> NDArray[np.float64]:
-    """Return the directions of points, in pixels from the array's corner: (n, 3), length 1."""
+    """Return the lattice coordinates of points for k = 1 / A: (3, n).
+
+    Args:
+        detector, beam: where the points lie.
+        cells_A: (3, 3), columns a, b, c.
+        ss, fs: (n,), in pixels from the array's corner.
+    """
     center_fs, center_ss = detector.center_px
     distance_px = beam.clen_m / detector.pixel_size_m
-    ray = np.stack([fs - center_fs, ss - center_ss, np.full(len(ss), distance_px)], axis=1)
-    return np.asarray(ray / np.linalg.norm(ray, axis=1, keepdims=True))
+    x, y = fs - center_fs, ss - center_ss
+    length = np.sqrt(x * x + y * y + distance_px**2)
+    return np.asarray(cells_A.T @ np.stack([x / length, y / length, distance_px / length - 1]))
 
 
 def _solid_angle(
     detector: Detector, beam: Beam, ss: NDArray[np.int64], fs: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return each pixel's solid angle, seen from the crystal."""
-    cos = _ray(detector, beam, ss + 0.5, fs + 0.5)[:, 2]
-    return np.asarray(detector.pixel_size_m**2 * cos**3 / beam.clen_m**2)
+    center_fs, center_ss = detector.center_px
+    distance_px = beam.clen_m / detector.pixel_size_m
+    r2 = (fs + 0.5 - center_fs) ** 2 + (ss + 0.5 - center_ss) ** 2 + distance_px**2
+    return np.asarray(distance_px * r2**-1.5)
 
 
 def _f2(tables: LatticeTables, nearest: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return |F|^2 of the nearest lattice points, 0 beyond the list: (n,)."""
+    """Return |F|^2 of the nearest lattice points (3, n), 0 beyond the list: (n,)."""
     reach = tables.f2.shape[0] // 2
     at = np.clip(nearest, -reach, reach).astype(np.intp) + reach
-    return np.asarray(tables.f2[at[:, 0], at[:, 1], at[:, 2]])
+    return np.asarray(tables.f2[at[0], at[1], at[2]])
 
 
 def _sieve(
@@ -162,7 +175,7 @@ def _sieve(
 
     Args:
         tables: of the crystal.
-        h: float32 (n, 3), lattice coordinates of the pixels.
+        h: float32 (3, n), lattice coordinates of the pixels.
         slack: (3,), how far a sample's coordinates may be from them.
         photons_per_point: (n,), photons of a sample for an intensity of 1.
     """
@@ -170,14 +183,14 @@ def _sieve(
     reach = (slack + 1 / TABLE_STEPS).astype(np.float32)
     nearest = np.rint(h)
     away = np.abs(h - nearest)
-    away -= reach
-    np.maximum(away, 0.5 / tables.n_cells.astype(np.float32), out=away)
+    away -= reach[:, None]
+    np.maximum(away, 0.5 / tables.n_cells.astype(np.float32)[:, None], out=away)
     # 1 / sin(pi x) is below 1 / 2x.
-    inverse = away[:, 0] * away[:, 1] * away[:, 2]
+    inverse = away[0] * away[1] * away[2]
     needed = inverse * inverse * np.float32(64 * SIEVE_PHOTONS / N_POINTS**2)
     needed /= photons_per_point.astype(np.float32)
-    likely = np.flatnonzero(needed < tables.f2.max())
-    return np.asarray(likely[_f2(tables, nearest[likely]) > needed[likely]])
+    likely = np.flatnonzero(needed < tables.f2_max)
+    return np.asarray(likely[_f2(tables, nearest[:, likely]) > needed[likely]])
 
 
 def _sample(
@@ -192,10 +205,10 @@ def _sample(
     """Return the sum of |F|^2 times the lattice's intensity over a pixel's points: (n,)."""
     step_ss, step_fs = (a.ravel() for a in np.mgrid[:N_POINTS, :N_POINTS] / N_POINTS)
     at_ss, at_fs = (ss[:, None] + step_ss).ravel(), (fs[:, None] + step_fs).ravel()
-    h = k_inv_A * (_ray(detector, beam, at_ss, at_fs) - BEAM_DIRECTION) @ cells_A
+    h = k_inv_A * _lattice(detector, beam, cells_A, at_ss, at_fs)
     intensity = _f2(tables, np.rint(h)).astype(np.float64)
     for axis in range(3):
-        place = np.abs(h[:, axis]) % 1 * TABLE_STEPS
+        place = np.abs(h[axis]) % 1 * TABLE_STEPS
         low = place.astype(np.intp)
         table = tables.amplitudes[axis]
         intensity *= (table[low] + (place - low) * (table[low + 1] - table[low])) ** 2
