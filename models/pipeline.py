@@ -109,7 +109,9 @@ class SeriesContext:
         self.valid.reshape(-1)[pixels] = False
         row, column = np.divmod(pixels, self.geometry.shape[1])
         width = self.cells.exposure_HW.shape[1]
-        cell = torch.from_numpy(row // CELL_PX * width + column // CELL_PX).to(self._device)
+        flat = row // CELL_PX * width + column // CELL_PX
+        np.subtract.at(self.cells.narrow.exposure_HW.reshape(-1), flat, 1)
+        cell = torch.from_numpy(flat).to(self._device)
         lost = torch.ones(len(pixels), device=self._device)
         bins = self.cells.bin_HW.view(-1)[cell].to(torch.int64)
         self.valid_YX.view(-1)[torch.from_numpy(pixels).to(self._device)] = False

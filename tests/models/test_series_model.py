@@ -71,6 +71,9 @@ def test_tables_are_those_of_the_mask_that_was_learned(pipeline: Pipeline):
     assert learning.cells.n_valid == stated.cells.n_valid
     for name in ("exposure_HW", "exposure_N"):
         assert getattr(learning.cells, name).equal(getattr(stated.cells, name))
+    np.testing.assert_array_equal(
+        learning.cells.narrow.exposure_HW, stated.cells.narrow.exposure_HW
+    )
 
 
 def test_flickering_pixels_are_found_after_a_while(pipeline: Pipeline):
