@@ -20,17 +20,37 @@
 #define MAX_WIDTHS 8
 #define LEVELS 8 /* intensities looked at: one vector */
 #define MAX_STEPS 12
+#define NEAREST 14 /* pixels from the place to its neighbourhood, along ring or radius */
+#define FAR_ON_RING 94
+#define FAR_ON_RAY 54
+#define TILTED_WITHIN 400 /* pixels: nearer the beam a centre that is off tilts the rings */
+#define MAX_OFF_CENTRE 10
+#define OFF_CENTRE_STEP 5
+#define CHANCE_SIGMA 2 /* a strip above mean + 2 sqrt(mean) + 1 photons is no chance */
+#define CHANCE_PHOTONS 1
+#define PRIOR_PHOTONS 4
+#define WORTH_NEIGHBOURS (-3.0f)
 #define NEAR 2 /* pixels that vouch for a bright one lie within a square of this half width */
 
 typedef struct {
     int16_t y, x;
     float n;
+    uint32_t table; /* of the background expected there */
 } lit;
+
+typedef struct {
+    const void *image;
+    const uint8_t *valid;
+    int itemsize;
+    int64_t height, width;
+    float centre[2]; /* of the beam: ss, fs */
+} frame;
 
 typedef struct {
     const float *gain;  /* (backgrounds, rows, LEVELS): log(1 + intensity share / background) */
     const float *share; /* (rows): share of a spot's photons in a pixel so far from its centre */
     const float *intensity, *log_prior; /* (LEVELS) */
+    const float *log_chances; /* (widths): places that chance could choose from */
     int32_t first[MAX_WIDTHS]; /* row of distance 0 of each width */
     int32_t reach[MAX_WIDTHS]; /* pixels */
     float lowest_octave, steps_per_octave; /* of the backgrounds */
@@ -70,7 +90,7 @@ static uint32_t bits_of(const uint8_t flags[32]) {
             for (uint32_t bits = bits_of(some); bits; bits &= bits - 1) {                                          \
                 int x = __builtin_ctz(bits);                                                                       \
                 float n = (float)image[corner + x];                                                                \
-                w->photons[w->n_photons++] = (lit){(int16_t)(y - REACH), (int16_t)(x - REACH), n};                 \
+                w->photons[w->n_photons++] = (lit){(int16_t)(y - REACH), (int16_t)(x - REACH), n, 0};              \
             }                                                                                                      \
             w->hidden[y] = ~bits_of(seen) & ((1u << SPAN) - 1);                                                    \
             w->is_hidden |= w->hidden[y] != 0;                                                                     \
@@ -112,14 +132,14 @@ static float seen_share(const window *w, int width, int y, int x) {
 }
 
 /* Log likelihood ratios of the intensities for a spot of a width at a pixel of the window; returns the largest. */
-FAST static float ratios(const window *w, const float *table, int width, int y, int x, float *restrict of_level) {
-    const float *rows = table + (size_t)w->first[width] * LEVELS;
+FAST static float ratios(const window *w, int width, int y, int x, float *restrict of_level) {
+    const float *rows = w->gain + (size_t)w->first[width] * LEVELS;
     int reach2 = w->reach[width] * w->reach[width];
     float sum[LEVELS] = {0}, best = -INFINITY;
     for (int k = 0; k < w->n_photons; k++) {
         int dy = w->photons[k].y - y, dx = w->photons[k].x - x, d2 = dy * dy + dx * dx;
         if (d2 > reach2) continue;
-        const float *row = rows + (size_t)d2 * LEVELS;
+        const float *row = rows + ((size_t)w->photons[k].table * w->n_rows + (size_t)d2) * LEVELS;
         float n = w->photons[k].n;
         for (int j = 0; j < LEVELS; j++) sum[j] += n * row[j];
     }
@@ -132,25 +152,25 @@ FAST static float ratios(const window *w, const float *table, int width, int y, 
 }
 
 /* What a spot of this width explains at a pixel, worked out once. */
-static float value_at(window *w, const float *table, int width, int y, int x) {
+static float value_at(window *w, int width, int y, int x) {
     float *known = &w->known[(y + REACH) * SPAN + x + REACH], of_level[LEVELS];
-    if (isnan(*known)) *known = ratios(w, table, width, y, x, of_level);
+    if (isnan(*known)) *known = ratios(w, width, y, x, of_level);
     return *known;
 }
 
 /* Climb from the better of two starts to the pixel where a spot of this width explains most. */
-static void climb(window *w, const float *table, int width, int start[2][2], int at[2]) {
+static void climb(window *w, int width, int start[2][2], int at[2]) {
     memset(w->known, 0xff, sizeof w->known); /* all NaN */
-    float best = value_at(w, table, width, start[0][0], start[0][1]);
-    int second = value_at(w, table, width, start[1][0], start[1][1]) > best;
+    float best = value_at(w, width, start[0][0], start[0][1]);
+    int second = value_at(w, width, start[1][0], start[1][1]) > best;
     at[0] = start[second][0], at[1] = start[second][1];
-    best = value_at(w, table, width, at[0], at[1]);
+    best = value_at(w, width, at[0], at[1]);
     for (int step = 0; step < MAX_STEPS; step++) {
         int from[2] = {at[0], at[1]};
         for (int y = from[0] - 1; y <= from[0] + 1; y++)
             for (int x = from[1] - 1; x <= from[1] + 1; x++) {
                 if (abs(y) > REACH || abs(x) > REACH) continue;
-                float value = value_at(w, table, width, y, x);
+                float value = value_at(w, width, y, x);
                 if (value > best) best = value, at[0] = y, at[1] = x;
             }
         if (at[0] == from[0] && at[1] == from[1]) break;
@@ -194,27 +214,130 @@ static size_t row_of(const window *w, float background) {
     return row < (float)(w->n_backgrounds - 1) ? (size_t)row : w->n_backgrounds - 1;
 }
 
-enum { SS, FS, WIDTH, PHOTONS, BACKGROUND, N_FOUND };
+/* Photons of a pixel anywhere, or -1 where it cannot be seen. */
+static float photons_at(const frame *f, float ss, float fs) {
+    int64_t row = lrintf(ss), column = lrintf(fs);
+    if (row < 0 || row >= f->height || column < 0 || column >= f->width) return -1;
+    size_t at = (size_t)(row * f->width + column);
+    if (!f->valid[at]) return -1;
+    uint32_t top = f->itemsize == 1 ? UINT8_MAX : f->itemsize == 2 ? UINT16_MAX : UINT32_MAX, n;
+    if (f->itemsize == 2) n = ((const uint16_t *)f->image)[at];
+    else n = f->itemsize == 1 ? ((const uint8_t *)f->image)[at] : ((const uint32_t *)f->image)[at];
+    return n == top ? -1 : (float)n;
+}
+
+typedef struct {
+    float photons[SPAN + 2], pixels[SPAN + 2]; /* by distance across, one beyond each end */
+} strip;
+
+static void add(strip *s, int across, float n) {
+    if (n < 0) return;
+    s->photons[across + REACH + 1] += n, s->pixels[across + REACH + 1] += 1;
+}
+
+/* Raise each factor to how many times the background the strip beside the place has, unless that may be chance:
+ * looked for over 3 and over 9 pixels across. */
+static void raise_to(const strip *s, float background, float factor[SPAN]) {
+    for (int half = 1; half <= 4; half += 3)
+        for (int k = 0; k < SPAN; k++) {
+            float n = 0, pixels = 0;
+            for (int j = k + 1 - half; j <= k + 1 + half; j++)
+                if (j >= 0 && j < SPAN + 2) n += s->photons[j], pixels += s->pixels[j];
+            float expected = background * pixels;
+            if (n < expected + CHANCE_SIGMA * sqrtf(expected) + CHANCE_PHOTONS) continue;
+            factor[k] = fmaxf(factor[k], (n + PRIOR_PHOTONS) / (expected + PRIOR_PHOTONS));
+        }
+}
+
+static int clamped(float offset) {
+    int k = (int)lrintf(offset);
+    return (k < -REACH ? -REACH : k > REACH ? REACH : k) + REACH;
+}
+
+/* What lies beside the place along the ring through it. A stated beam centre may be some pixels off, which tilts the
+ * rings near it: `tilt` is that in pixels across for a pixel along. */
+static void along_ring(const frame *f, float radius, const float out[2], float tilt, float background, float factor[SPAN]) {
+    strip beside = {{0}, {0}};
+    int far = radius < FAR_ON_RING ? (int)radius : FAR_ON_RING;
+    for (int step = -far; step <= far; step++) {
+        if (abs(step) < NEAREST) continue;
+        float angle = (float)step / radius, c = cosf(angle), s = sinf(angle), lift = tilt * (float)step;
+        float turned[2] = {c * out[0] - s * out[1], s * out[0] + c * out[1]};
+        for (int across = -REACH - 1; across <= REACH + 1; across++) {
+            float d = radius + (float)across + lift;
+            add(&beside, across, photons_at(f, f->centre[0] + d * turned[0], f->centre[1] + d * turned[1]));
+        }
+    }
+    raise_to(&beside, background, factor);
+}
+
+static void along_ray(const frame *f, float radius, const float out[2], float background, float factor[SPAN]) {
+    strip beside = {{0}, {0}};
+    for (int step = -FAR_ON_RAY; step <= FAR_ON_RAY; step++) {
+        float d = radius + (float)step;
+        if (abs(step) < NEAREST || d < 0) continue;
+        for (int across = -REACH - 1; across <= REACH + 1; across++)
+            add(&beside, across, photons_at(f, f->centre[0] + d * out[0] - (float)across * out[1],
+                                            f->centre[1] + d * out[1] + (float)across * out[0]));
+    }
+    raise_to(&beside, background, factor);
+}
+
+/* Raise the background of each photon to that of its neighbourhood along the ring and along the radius: what goes
+ * on beside the place is a powder ring or a streak, not a spot. Returns the factor in the middle. */
+static float raise_background(window *w, const frame *f, const int32_t middle[2], float background) {
+    float out[2] = {(float)middle[0] - f->centre[0], (float)middle[1] - f->centre[1]}, radius = hypotf(out[0], out[1]);
+    if (radius < NEAREST) return 1;
+    out[0] /= radius, out[1] /= radius;
+    float of_ring[SPAN], of_ray[SPAN];
+    for (int k = 0; k < SPAN; k++) of_ring[k] = of_ray[k] = 1;
+    int most = radius < TILTED_WITHIN ? MAX_OFF_CENTRE : 0;
+    for (int off = -most; off <= most; off += OFF_CENTRE_STEP)
+        along_ring(f, radius, out, (float)off / radius, background, of_ring);
+    along_ray(f, radius, out, background, of_ray);
+    for (int k = 0; k < w->n_photons; k++) {
+        lit *p = &w->photons[k];
+        float factor = fmaxf(of_ring[clamped((float)p->y * out[0] + (float)p->x * out[1])],
+                             of_ray[clamped((float)p->x * out[0] - (float)p->y * out[1])]);
+        p->table = (uint32_t)row_of(w, background * factor);
+    }
+    return fmaxf(of_ring[REACH], of_ray[REACH]);
+}
+
+enum { SS, FS, WIDTH, PHOTONS, BACKGROUND, RAISED, N_FOUND };
 
 /* The best spot of each width near the middle of a box; the window was looked at. */
-static void explain(window *w, int edge, float mean, int is_tame, const int32_t middle[2], float *ratio, float *found) {
-    float background = background_per_px(w, mean, edge), best = -INFINITY;
-    const float *table = w->gain + row_of(w, background) * w->n_rows * LEVELS;
-    int begin[2][2], at[2];
-    if (is_tame) tame(w, background);
-    starts(w, edge / 2 > 2 ? edge / 2 : 2, begin);
-    found[BACKGROUND] = background;
+static float best_spots(window *w, int start[2][2], const int32_t middle[2], float *ratio, float *found) {
+    float best = -INFINITY;
     for (size_t k = 0; k < w->n_widths; k++) {
         float of_level[LEVELS];
-        int strongest = 0;
-        climb(w, table, (int)k, begin, at);
-        ratios(w, table, (int)k, at[0], at[1], of_level);
-        ratio[k] = mixed(w, of_level, &strongest);
+        int strongest = 0, at[2];
+        climb(w, (int)k, start, at);
+        ratios(w, (int)k, at[0], at[1], of_level);
+        ratio[k] = mixed(w, of_level, &strongest) - w->log_chances[k];
         if (ratio[k] <= best) continue;
         best = ratio[k];
         found[SS] = (float)(middle[0] + at[0]), found[FS] = (float)(middle[1] + at[1]);
         found[WIDTH] = (float)k, found[PHOTONS] = w->intensity[strongest];
     }
+    return best;
+}
+
+static void explain(window *w, const frame *f, int edge, float mean, int is_tame, const int32_t middle[2], float *ratio,
+                    float *found) {
+    float background = background_per_px(w, mean, edge);
+    uint32_t table = (uint32_t)row_of(w, background);
+    int start[2][2];
+    for (int k = 0; k < w->n_photons; k++) w->photons[k].table = table;
+    if (is_tame) tame(w, background);
+    starts(w, edge / 2 > 2 ? edge / 2 : 2, start);
+    found[RAISED] = 1;
+    /* Most places of most frames are nothing, and neighbours make them less. */
+    if (best_spots(w, start, middle, ratio, found) > WORTH_NEIGHBOURS) {
+        found[RAISED] = raise_background(w, f, middle, background);
+        best_spots(w, start, middle, ratio, found);
+    }
+    found[BACKGROUND] = background * found[RAISED];
 }
 
 /* ---- Python's face -------------------------------------------------------------------------------------- */
@@ -249,17 +372,20 @@ static int are_boxes(const int32_t *edge, size_t count) {
 }
 
 PyDoc_STRVAR(places_doc, "log_ratios(image, valid, (ss, fs), itemsize, middle, edge, mean, tame, gain, share, intensity, "
-                         "log_prior, first, reach, (lowest_octave, steps_per_octave), ratio, found) -> None");
+                         "log_prior, log_chances, first, reach, (lowest_octave, steps_per_octave), (centre_ss, centre_fs), "
+                         "ratio, found) -> None");
 
 static PyObject *py_log_ratios(PyObject *Py_UNUSED(module), PyObject *args) {
-    enum { IMAGE, VALID, MIDDLE, EDGE, MEAN, GAIN, SHARE, INTENSITY, PRIOR, FIRST, REACHES, RATIO, FOUND, N };
+    enum { IMAGE, VALID, MIDDLE, EDGE, MEAN, GAIN, SHARE, INTENSITY, PRIOR, CHANCES, FIRST, REACHES, RATIO, FOUND, N };
+    frame f;
     static window w; /* 9 kB; used under the interpreter's lock */
     Py_buffer v[N];
     Py_ssize_t height, width;
     int itemsize, is_tame, done = 0;
-    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*y*y*py*y*y*y*y*y*(ff)w*w*", &v[IMAGE], &v[VALID], &height, &width, &itemsize,
+    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*y*y*py*y*y*y*y*y*y*(ff)(ff)w*w*", &v[IMAGE], &v[VALID], &height, &width, &itemsize,
                           &v[MIDDLE], &v[EDGE], &v[MEAN], &is_tame, &v[GAIN], &v[SHARE], &v[INTENSITY], &v[PRIOR],
-                          &v[FIRST], &v[REACHES], &w.lowest_octave, &w.steps_per_octave, &v[RATIO], &v[FOUND]))
+                          &v[CHANCES], &v[FIRST], &v[REACHES], &w.lowest_octave, &w.steps_per_octave, &f.centre[0],
+                          &f.centre[1], &v[RATIO], &v[FOUND]))
         return NULL;
     size_t n_places = (size_t)v[EDGE].len / sizeof(int32_t), n_px = (size_t)height * (size_t)width;
     w.n_widths = (size_t)v[FIRST].len / sizeof(int32_t), w.n_rows = (size_t)v[SHARE].len / sizeof(float);
@@ -272,18 +398,20 @@ static PyObject *py_log_ratios(PyObject *Py_UNUSED(module), PyObject *args) {
              holds(&v[MEAN], "mean", n_places, 4) && holds(&v[GAIN], "gain", w.n_backgrounds * w.n_rows * LEVELS, 4) &&
              holds(&v[SHARE], "share", w.n_rows, 4) && holds(&v[INTENSITY], "intensity", LEVELS, 4) &&
              holds(&v[PRIOR], "log_prior", LEVELS, 4) && holds(&v[FIRST], "first", w.n_widths, 4) &&
-             holds(&v[REACHES], "reach", w.n_widths, 4) && holds(&v[RATIO], "ratio", n_places * w.n_widths, 4) &&
+             holds(&v[CHANCES], "log_chances", w.n_widths, 4) && holds(&v[REACHES], "reach", w.n_widths, 4) && holds(&v[RATIO], "ratio", n_places * w.n_widths, 4) &&
              holds(&v[FOUND], "found", N_FOUND * n_places, 4) && read_widths(&w, v[FIRST].buf, v[REACHES].buf) &&
              are_boxes(v[EDGE].buf, n_places)) {
         const int32_t *middle = v[MIDDLE].buf, *edge = v[EDGE].buf;
         const float *mean = v[MEAN].buf;
         w.gain = v[GAIN].buf, w.share = v[SHARE].buf, w.intensity = v[INTENSITY].buf, w.log_prior = v[PRIOR].buf;
+        w.log_chances = v[CHANCES].buf;
+        f.image = v[IMAGE].buf, f.valid = v[VALID].buf, f.itemsize = itemsize, f.height = height, f.width = width;
         for (size_t p = 0; p < n_places; p++) {
             int64_t ss = middle[2 * p], fs = middle[2 * p + 1];
             if (itemsize == 1) look_uint8_t(&w, v[IMAGE].buf, v[VALID].buf, height, width, ss, fs);
             else if (itemsize == 2) look_uint16_t(&w, v[IMAGE].buf, v[VALID].buf, height, width, ss, fs);
             else look_uint32_t(&w, v[IMAGE].buf, v[VALID].buf, height, width, ss, fs);
-            explain(&w, edge[p], mean[p], is_tame, middle + 2 * p, (float *)v[RATIO].buf + p * w.n_widths,
+            explain(&w, &f, edge[p], mean[p], is_tame, middle + 2 * p, (float *)v[RATIO].buf + p * w.n_widths,
                     (float *)v[FOUND].buf + p * N_FOUND);
         }
         done = 1;

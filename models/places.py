@@ -3,7 +3,9 @@
 One rule: a place's worth is a likelihood ratio, natural logarithm: Poisson counts of background
 plus a Gaussian spot against background alone, averaged over intensities, for a few widths, less
 the logarithm of the number of places that chance could choose from. The scan (`scan`) says where
-to look; what it sees in cells of 4 x 4 pixels is settled here photon by photon.
+to look; what it sees in cells of 4 x 4 pixels is settled here photon by photon. A place that looks
+good is compared with what lies beside it along its ring and along its radius, so that powder rings
+and streaks, narrower than any background map, are no spots.
 
 Suffixes: B batch, K places, F features of a place.
 """
@@ -37,6 +39,7 @@ FEATURES = (
     "log10_background_per_px",
     "radius_kpx",
     "log10_intensity",
+    "log10_background_raised",
 )
 """What is said of a place, in this order; all float32, all 0 where there is no place."""
 N_FEATURES = len(FEATURES)
@@ -182,9 +185,9 @@ def look_closer(
         n_places: boxes looked at, the best.
     """
     evidence, rest, ss, fs, mean, edge_px = (column[:n_places] for column in boxes)
-    ratio, found = log_ratios(image, valid, (ss, fs, mean, edge_px), trust_bright_pixels)
-    n_chances = valid.size / np.maximum(1.0, 4 * np.square(WIDTHS_PX))
-    ratio -= np.log(np.maximum(n_chances, 1.0)).astype(np.float32)
+    ratio, found = log_ratios(
+        image, valid, (ss, fs, mean, edge_px), beam_center_px, trust_bright_pixels
+    )
     order = np.argsort(-ratio.max(axis=1), kind="stable")
     width = found[order, 2].astype(np.intp)
     reach = np.maximum(2 * np.array(WIDTHS_PX, np.float32)[width], np.float32(SAME_SPOT_PX))
@@ -195,12 +198,13 @@ def look_closer(
     features = np.empty((len(order), N_FEATURES), np.float32)
     features[:, 0] = 1
     features[:, 1 : 1 + N_WIDTHS] = np.clip(ratio[order], -MAX_RATIO, MAX_RATIO)
-    features[:, -5] = np.minimum(evidence[order], MAX_RATIO)
-    features[:, -4] = np.minimum(rest[order], MAX_RATIO)
+    features[:, -6] = np.minimum(evidence[order], MAX_RATIO)
+    features[:, -5] = np.minimum(rest[order], MAX_RATIO)
     per_px = np.maximum(found[order, 4], np.float32(LOWEST_BACKGROUND))
-    features[:, -3] = np.log10(per_px)
-    features[:, -2] = np.hypot(at_fs - beam_center_px[0], at_ss - beam_center_px[1]) / 1000
-    features[:, -1] = np.log10(found[order, 3])
+    features[:, -4] = np.log10(per_px)
+    features[:, -3] = np.hypot(at_fs - beam_center_px[0], at_ss - beam_center_px[1]) / 1000
+    features[:, -2] = np.log10(found[order, 3])
+    features[:, -1] = np.log10(found[order, 5])
     return Places(features, at_ss, at_fs, np.array(WIDTHS_PX, np.float32)[width], per_px)
 
 
@@ -216,6 +220,7 @@ def log_ratios(
     image: NDArray[np.unsignedinteger],
     valid: NDArray[np.bool_],
     boxes: tuple[Float, Float, Float, Float],
+    beam_center_px: tuple[float, float],
     trust_bright_pixels: bool,
 ) -> tuple[Float, Float]:
     """Climb to the best spot of each width near each box.
@@ -224,12 +229,14 @@ def log_ratios(
         image: as in `look_closer`.
         valid: as in `look_closer`.
         boxes: (K,) each: centre ss and fs in cells, mean photons, edge in pixels.
+        beam_center_px: as in `look_closer`.
         trust_bright_pixels: as in `look_closer`.
 
     Returns:
-        float32 (K, widths) log likelihood ratio averaged over intensities; float32 (K, 5): ss and
-        fs in pixels, index of the width and photons of the spot that explains most, background a
-        pixel.
+        float32 (K, widths) log likelihood ratio averaged over intensities, less the logarithm of
+        the places that chance could choose from; float32 (K, 6): ss and fs in pixels, index of
+        the width and photons of the spot that explains most, background a pixel, and how many
+        times that of the box it is.
     """
     table = ratio_table()
     ss, fs, mean, edge_px = boxes
@@ -237,7 +244,8 @@ def log_ratios(
     corner = (np.stack((ss, fs), axis=1) - (cells[:, None] - 1) / 2) * CELL_PX
     middle = corner + np.maximum(edge_px, CELL_PX)[:, None] // 2
     ratio = np.empty((len(ss), N_WIDTHS), np.float32)
-    found = np.empty((len(ss), 5), np.float32)
+    found = np.empty((len(ss), 6), np.float32)
+    n_chances = np.maximum(valid.size / np.maximum(1.0, 4 * np.square(WIDTHS_PX)), 1.0)
     _places.log_ratios(
         image,
         valid.view(np.uint8),
@@ -251,9 +259,11 @@ def log_ratios(
         table.share,
         np.array(INTENSITIES, np.float32),
         np.log(np.array(PRIOR, np.float32)),
+        np.log(n_chances).astype(np.float32),
         table.first,
         table.reach,
         (float(LOWEST_OCTAVE), float(STEPS_PER_OCTAVE)),
+        (float(beam_center_px[1]), float(beam_center_px[0])),
         ratio,
         found,
     )

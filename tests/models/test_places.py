@@ -62,7 +62,7 @@ def test_a_place_is_worth_what_the_definition_says_at_the_pixel_it_names(
     seen = rng.random(image.shape) >= masked
     image[0, 0] = np.iinfo(dtype).max
     boxes = (column(ss // 4), column(fs // 4), column(mean * 16), column(4))
-    ratio, found = log_ratios(image, seen, boxes, trust_bright_pixels=True)
+    ratio, found = log_ratios(image, seen, boxes, (0.0, 0.0), trust_bright_pixels=True)
     seen &= image != np.iinfo(dtype).max
     width = int(found[0, 2])
     level = np.rint((np.log2(found[0, 4]) + 20) * 16)
