@@ -22,7 +22,9 @@ def train(
         list[Path] | None,
         typer.Argument(help="With --calibrate: recordings of blanks, whatever replay reads."),
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML; see README.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML; see deploy/train.example.toml.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", help="Data set tree or pattern files to take patterns from."),

@@ -19,6 +19,11 @@ def test_no_file_gives_the_defaults() -> None:
     assert read_train_config(None) == TrainConfig()
 
 
+def test_the_example_states_the_defaults() -> None:
+    example = Path(__file__).parents[2] / "deploy" / "train.example.toml"
+    assert read_train_config(example) == TrainConfig()
+
+
 def test_the_gate_takes_its_own_values_before_the_global_ones(tmp_path: Path) -> None:
     text = """
         [train]
