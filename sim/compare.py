@@ -208,8 +208,8 @@ def report(
         "",
         "pattern_sim samples band and pixel more coarsely than a 10 um crystal's peaks are wide: "
         "it misses most of many reflections and puts too much into a few, so its typical frame "
-        "and spot are fainter at nearly the same total over many frames (the pooled ratio); the "
-        "generator integrates.",
+        "and spot are fainter. Over many frames the totals come closer (the pooled ratio, which a "
+        "few bright frames rule). The generator integrates.",
         "",
         f"## {DIVERGENCE_MRAD:g} mrad: pattern_sim's blurred, the generator's divergent beam",
         "",

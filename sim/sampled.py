@@ -84,7 +84,7 @@ def sampled_pattern(
     beam: Beam,
     quaternion_wxyz: NDArray[np.floating],
 ) -> Pattern:
-    """Compute one noise-free frame by pattern_sim's sampling; about two seconds for 4M pixels.
+    """Compute one noise-free frame by pattern_sim's sampling; 3 s of a core at 4M pixels.
 
     Args:
         crystal, tables: what is shot.
