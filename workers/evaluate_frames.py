@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from hitfinder.models.geometry import Geometry
-from hitfinder.sim.frames import Exposure, FrameSettings, FrameSource
+from hitfinder.sim.frames import Exposure, FrameSource
 from hitfinder.sim.pattern_files import read_patterns
-from hitfinder.sim.patterns import Pattern, Spots, no_spots, shipped_patterns
-from hitfinder.sim.physics import PULSE_PHOTONS, Detector, data_sets
+from hitfinder.sim.patterns import Pattern, shipped_patterns
+from hitfinder.sim.physics import Detector, data_sets
 from hitfinder.workers.evaluate_plans import BLANK, SHOWN_BY_CHANCE, SeriesPlan
 
 PatternSets = Mapping[str, Sequence[Pattern]]
@@ -65,7 +65,6 @@ class SeriesFrames:
     def __init__(self, plan: SeriesPlan, patterns: Sequence[Pattern], detector: Detector) -> None:
         self._plan, self._patterns, self._detector = plan, patterns, detector
         self._sources: dict[int, FrameSource] = {}
-        self._reflections: dict[int, Spots] = {}
 
     def draw(self, k: int) -> Exposure:
         """Return frame `k` with its truth."""
@@ -80,33 +79,14 @@ class SeriesFrames:
             )
         return source.draw(self._plan.first + k)
 
-    def reflections(self, k: int) -> Spots:
-        """Return every named reflection of frame `k`, with its expected photons."""
-        frame, settings = self._plan.frames[k], self._plan.settings
-        if frame.pattern < 0:
-            return no_spots()
-        if frame.pattern not in self._reflections:
-            # The noise-free picture of a wide pattern is slow to make, and its spots lie where
-            # the sharp one's lie.
-            sharp = replace(
-                settings, hit_fraction=1.0, divergence_mrad=0.0, n_photons=PULSE_PHOTONS
-            )
-            source = self._made(sharp, frame.pattern)
-            bragg = source.draw(0).bragg
-            self._reflections[frame.pattern] = no_spots() if bragg is None else bragg.spots
-        spots = self._reflections[frame.pattern]
-        factor = np.float32(self._plan.n_photons / PULSE_PHOTONS * frame.strength)
-        return replace(spots, photons=spots.photons * factor)
-
     def _source(self, pattern: int) -> FrameSource:
         settings = self._plan.settings
         if settings.patterns == "generator":
             pattern = SHOWN_BY_CHANCE
         if pattern not in self._sources:
-            self._sources[pattern] = self._made(settings, pattern)
+            shown = self._patterns if pattern < 0 else self._patterns[pattern : pattern + 1]
+            sets = {self._plan.dataset: shown} if settings.patterns == "shipped" else None
+            self._sources[pattern] = FrameSource(
+                settings, self._plan.seed, self._detector, pattern_sets=sets
+            )
         return self._sources[pattern]
-
-    def _made(self, settings: FrameSettings, pattern: int) -> FrameSource:
-        shown = self._patterns if pattern < 0 else self._patterns[pattern : pattern + 1]
-        sets = {self._plan.dataset: shown} if settings.patterns == "shipped" else None
-        return FrameSource(settings, self._plan.seed, self._detector, pattern_sets=sets)

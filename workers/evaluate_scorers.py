@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from hitfinder.models.references.reference import Reference, references
 from numpy.typing import NDArray
 
 from hitfinder.models.geometry import Geometry
 from hitfinder.models.pipeline import Pipeline, SeriesContext
+from hitfinder.models.references.reference import Reference, references
 from hitfinder.models.spots import Spots
 from hitfinder.models.weights import shipped_path
 from hitfinder.sim.frames import Exposure

@@ -141,7 +141,7 @@ def _score(task: Task) -> None:
                 said = scorer.score(exposure)
                 _note(scores, rows[k], exposure, said)
                 if counter is not None and exposure.is_hit and said.peaks is not None:
-                    counted = counter.count(exposure.spots, frames.reflections(k), said.peaks)
+                    counted = counter.count(exposure.spots, exposure.all_spots, said.peaks)
                     scores.reflections[rows[k]], scores.reported[rows[k]] = counted
         with here.done.get_lock():
             here.done.value += 1

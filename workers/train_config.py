@@ -20,7 +20,7 @@ class FitSection(msgspec.Struct, forbid_unknown_fields=True):
     """`[train]`: how anything is fitted, and the seed of everything."""
 
     seed: int = 1
-    epochs: int = 40
+    epochs: int = 120
     batch: int = 256
     learning_rate: float = 3e-3
     weight_decay: float = 1e-3

@@ -62,7 +62,7 @@ def test_a_place_is_worth_what_the_definition_says_at_the_pixel_it_names(
     seen = rng.random(image.shape) >= masked
     image[0, 0] = np.iinfo(dtype).max
     boxes = (column(ss // 4), column(fs // 4), column(mean * 16), column(4))
-    ratio, found = log_ratios(image, seen, boxes, (0.0, 0.0), trust_bright_pixels=True)
+    ratio, found = log_ratios(image, seen, boxes, (float(fs), float(ss)), trust_bright_pixels=True)
     seen &= image != np.iinfo(dtype).max
     width = int(found[0, 2])
     level = np.rint((np.log2(found[0, 4]) + 20) * 16)
@@ -71,6 +71,7 @@ def test_a_place_is_worth_what_the_definition_says_at_the_pixel_it_names(
     middle = np.array((ss // 4, fs // 4)) * 4 + 2
     assume(np.abs(np.array(at) - middle).max() + places.ratio_table().reach[width] <= 14)
     expected = defined_ratio(image.astype(float), seen, width, *at, 2 ** (level / 16 - 20))
+    expected -= np.log(max(image.size / max(1.0, 4 * WIDTHS_PX[width] ** 2), 1.0))
     assert width == int(ratio[0].argmax())
     assert ratio[0, width] == pytest.approx(expected, rel=1e-3, abs=2e-3)
     n_seen = seen[ss // 4 * 4 : ss // 4 * 4 + 4, fs // 4 * 4 : fs // 4 * 4 + 4].sum()
@@ -123,6 +124,25 @@ def test_a_spot_at_a_gap_counts_what_can_be_seen():
     found = look_closer(image, valid, boxes, (64.0, 64.0), True)
     assert found.features[0, 1:6].max() > 10
     assert abs(found.ss[0] - 60) < 2
+
+
+def test_a_powder_ring_is_no_spot_and_a_spot_on_it_is_one():
+    rng = np.random.default_rng(3)
+    ss, fs = np.mgrid[:400, :400]
+    beyond = np.hypot(ss - 30.0, fs - 20.0) - 240
+    image = rng.poisson(0.01 + 0.3 * np.exp(-np.square(beyond) / 8)).astype(np.uint16)
+    row, column_ = 30 + round(240 * 0.6), 20 + round(240 * 0.8)
+    i, j = float(row // 4), float(column_ // 4)
+    boxes = tuple(column(v) for v in (3.0, 3.0, i, j, 0.16, 4.0))
+    seen = np.ones(image.shape, np.bool_)
+    ring = look_closer(image, seen, boxes, (20.0, 30.0), True)
+    assert ring.features[0, 1:6].max() < 0
+    assert ring.features[0, -1] > 0.5
+    # A centre stated five pixels off tilts the ring.
+    assert look_closer(image, seen, boxes, (25.0, 27.0), True).features[0, 1:6].max() < 0
+    for photon in rng.normal((row, column_), 1.5, (60, 2)):
+        image[tuple(np.rint(photon).astype(int))] += 1
+    assert look_closer(image, seen, boxes, (20.0, 30.0), True).features[0, 1:6].max() > 5
 
 
 def test_two_boxes_of_one_spot_are_one_place():

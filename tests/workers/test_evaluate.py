@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
+from hitfinder.models import weights
+from hitfinder.models.gate import Calibration, GateNet
 from hitfinder.models.spots import Spots as Peaks
 from hitfinder.sim.frame_settings import FrameSettings
 from hitfinder.sim.patterns import Spots, shipped_patterns
@@ -26,8 +29,20 @@ PARTS = ("gate", "positions", "comparison", "blanks", "calibration")
 
 
 def options(out: Path) -> EvaluateOptions:
+    """Return a tiny evaluation of weights that nobody trained."""
+    calibration = Calibration(
+        slope=np.ones(2),
+        offset=np.full(2, -15.0),
+        blank_scores=(np.linspace(-9, 0, 1999, dtype=np.float32),) * 2,
+        spot=np.array([-5.0, 1.0]),
+    )
+    path = out / "bare.safetensors"
+    if not path.exists():
+        torch.manual_seed(1)
+        weights.save(path, GateNet(), calibration, weights.load_water(), {"name": "bare"})
     return EvaluateOptions(
         out,
+        path,
         parts=PARTS,
         n_blanks=2,
         strengths=(0.05, 1.0),
@@ -37,7 +52,7 @@ def options(out: Path) -> EvaluateOptions:
         n_chance=6,
         processes=1,
         datasets=("05",),
-        detector_shape=SHAPE,
+        detector_shape=(256, 256),
     )
 
 
@@ -127,10 +142,6 @@ def test_a_frame_is_the_same_whichever_others_are_drawn() -> None:
     drawn = [frames.draw(k) for k in range(hits[1] + 1)]
     np.testing.assert_array_equal(drawn[hits[1]].image, lone.draw(hits[1]).image)
     assert [e.is_hit for e in drawn] == [f.pattern != BLANK for f in plan.frames[: len(drawn)]]
-    spots, every = drawn[hits[1]].spots, lone.reflections(hits[1])
-    bright = every.photons >= 3
-    assert set(np.round(spots.photons, 3)) <= set(np.round(every.photons[bright], 3))
-    assert not len(lone.reflections(next(k for k, f in enumerate(plan.frames) if not f.strength)))
 
 
 def _spots(*rows: tuple[float, float, float]) -> Spots:
