@@ -1,4 +1,4 @@
-"""The compiled parts: block decoding, pooling, atomic words (stream/_kernels.h), and cells."""
+"""The compiled parts: decoding, pooling, atomic words (stream/_kernels.h), cells, posterior."""
 
 from setuptools import Extension, setup
 
@@ -22,6 +22,11 @@ setup(
                 "-fno-math-errno",
                 "-fno-trapping-math",
             ],
+        ),
+        Extension(
+            "hitfinder.models._posterior",
+            sources=["models/_posterior.c"],
+            extra_compile_args=FLAGS,
         ),
     ]
 )

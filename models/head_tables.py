@@ -38,7 +38,6 @@ class HeadTables:
         pixel_size_m: along fs.
         energies_eV: (E,) grid.
         ratios: (U,) grid of log(energy / clen).
-        inside: bool (E, U), within the ranges, a step beyond included.
         shape: float32 (E * U, bins), m_b, each row of mean 1.
         log_shape: float32, its logarithm, less the mean over the grid.
     """
@@ -51,7 +50,6 @@ class HeadTables:
     pixel_size_m: float
     energies_eV: Array
     ratios: Array
-    inside: NDArray[np.bool_]
     shape: NDArray[np.float32]
     log_shape: NDArray[np.float32]
 
@@ -93,15 +91,13 @@ def head_tables(water: WaterTable, cells: CellTables, pixel_size_m: float) -> He
     highest = np.log(ENERGY_RANGE_EV[1] / CLEN_RANGE_M[0]) + 2 * RATIO_STEP
     ratios = np.arange(lowest, highest, RATIO_STEP)
     clen = energies[:, None] * np.exp(-ratios)
-    slack = np.exp(RATIO_STEP)
-    inside = (clen >= CLEN_RANGE_M[0] / slack) & (clen <= CLEN_RANGE_M[1] * slack)
     shape = np.empty((len(energies), len(ratios), len(radius)), np.float32)
     for i, energy in enumerate(energies):
         m = water_shape(water, radius, cos2, energy, clen[i, :, None])
         shape[i] = m / m.mean(axis=1, keepdims=True)
-    shape = shape.reshape(-1, len(radius))
-    log_shape = np.log(np.maximum(shape, 1e-6))
-    log_shape -= log_shape.mean(axis=0)
+    rows = shape.reshape(-1, len(radius))
+    log_rows = np.log(np.maximum(rows, 1e-6))
+    log_rows -= log_rows.mean(axis=0)
     return HeadTables(
         water,
         radius,
@@ -111,7 +107,6 @@ def head_tables(water: WaterTable, cells: CellTables, pixel_size_m: float) -> He
         pixel_size_m,
         energies,
         ratios,
-        inside,
-        shape,
-        log_shape,
+        rows,
+        log_rows,
     )
