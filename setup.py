@@ -1,4 +1,4 @@
-"""The compiled parts: block decoding, pooling and atomic words (stream/), cells (models/)."""
+"""The compiled parts: decoding, pooling and atomic words (stream/), judging (models/)."""
 
 from setuptools import Extension, setup
 
@@ -30,5 +30,10 @@ setup(
             extra_compile_args=[*FLAGS, "-fno-math-errno", "-fno-trapping-math"],
         ),
         Extension("hitfinder.models._lit", sources=["models/_lit.c"], extra_compile_args=FLAGS),
+        Extension(
+            "hitfinder.models._posterior",
+            sources=["models/_posterior.c"],
+            extra_compile_args=FLAGS,
+        ),
     ]
 )

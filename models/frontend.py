@@ -103,6 +103,7 @@ class CellTables:
         narrow: the same tables as a core reads them for every frame.
         radius_N: float64 numpy, mean distance from the beam centre in pixels along fs.
         cos2_N: float64 numpy, mean x^2 / r^2.
+        cosine_N, sine_N: float64 numpy, mean x / r and y / r: not 0 where a bin is one-sided.
         n_rings: rings from the innermost to the outermost cell.
         n_valid: counted pixels of the detector.
         smoothing: window sums of the background, as matrices.
@@ -115,6 +116,8 @@ class CellTables:
     narrow: NarrowTables
     radius_N: NDArray[np.float64]
     cos2_N: NDArray[np.float64]
+    cosine_N: NDArray[np.float64]
+    sine_N: NDArray[np.float64]
     n_rings: int
     n_valid: int
     smoothing: Smoothing
@@ -181,6 +184,8 @@ def cell_tables(
         narrow=_narrow(exposure, ring, index),
         radius_N=mean(radius),
         cos2_N=mean(cos2),
+        cosine_N=mean(x[None, :] / np.maximum(radius, 1e-9)),
+        sine_N=mean(y[:, None] / np.maximum(radius, 1e-9)),
         n_rings=n_rings,
         n_valid=int(valid.sum()),
         smoothing=_smoothing(n_rings, height, width, device),

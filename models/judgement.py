@@ -21,10 +21,12 @@ class Judgement:
         p_any: probability that there is at least one spot.
         p_spots3: probability that there are at least three spots wider than a bright pixel.
         peaks: spots, strongest evidence first; empty on misses.
-        photon_energy_eV: and the next five: None on misses.
-        photon_energy_sigma_eV: standard deviation, honest where the frame cannot tell.
+        photon_energy_eV: and the next six: None on misses.
+        photon_energy_sigma_eV: standard deviation, honest where the frame cannot tell: 68 % of the
+            posterior lie so near.
         clen_m: camera length.
         clen_sigma_m: standard deviation, that of the energy included.
+        tells_parameters: the two sigmas are small enough to be of use; False: believe the series.
         matrix: float32 (3, 3), probability over (6, 7, 8 keV) x (0.15, 0.25, 0.35 m).
         n_photons: photons in counted pixels.
         background_photons_per_px: mean over counted pixels.
@@ -45,6 +47,7 @@ class Judgement:
     photon_energy_sigma_eV: float | None
     clen_m: float | None
     clen_sigma_m: float | None
+    tells_parameters: bool | None
     matrix: NDArray[np.float32] | None
     n_photons: int
     background_photons_per_px: float

@@ -340,6 +340,7 @@ class Pipeline:
             photon_energy_sigma_eV=None if estimate is None else estimate.photon_energy_sigma_eV,
             clen_m=None if estimate is None else estimate.clen_m,
             clen_sigma_m=None if estimate is None else estimate.clen_sigma_m,
+            tells_parameters=None if estimate is None else estimate.tells_parameters,
             matrix=None if estimate is None else estimate.matrix,
             n_photons=pooled.n_photons,
             background_photons_per_px=float(part.background.photons_per_px_B[row]),

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from hitfinder.stream.errors import StoreError
 from hitfinder.stream.messages import MAX_FRAMES
 from hitfinder.stream.results import OUTCOMES, Outcome, Record
-from hitfinder.stream.swmr import Columns, create_growing, plain_text, reopen_growing
+from hitfinder.stream.swmr import LIBVER, Columns, create_growing, plain_text, reopen_growing
 
 UNKNOWN_NOTE = "unknown is NaN for real numbers, -1 for whole numbers, empty for text"
 _CHUNK_ROWS = 256
@@ -56,6 +56,8 @@ ROW = np.dtype(
         ("header_photon_energy_eV", "<f8"),
         ("header_clen_m", "<f8"),
         ("mismatch", "<i1"),
+        ("tells_parameters", "<i1"),
+        ("d_min_A", "<f8"),
         ("model", _text(64)),
         ("n_photons", "<i8"),
         ("background_photons_per_px", "<f8"),
@@ -200,9 +202,17 @@ class Ledger:
         """Hand everything appended to the operating system: it survives this process."""
         self._file.flush()
 
-    def close(self) -> None:
-        """Close the file; it then opens without SWMR."""
+    def close(self, attributes: Mapping[str, str] | None = None) -> None:
+        """Close the file; it then opens without SWMR.
+
+        Args:
+            attributes: what became known while it grew; none can be added before.
+        """
+        path = Path(self._file.filename)
         self._file.close()
+        if attributes:
+            with h5py.File(path, "r+", libver=LIBVER) as file:
+                file["ledger"].attrs.update({k: plain_text(v) for k, v in attributes.items()})
 
     def _grow(self, frames: NDArray[np.int64]) -> None:
         if not len(frames):

@@ -70,6 +70,10 @@ class Record(msgspec.Struct, kw_only=True):
     header_photon_energy_eV: float | None = None
     header_clen_m: float | None = None
     mismatch: bool | None = None
+    tells_parameters: bool | None = None
+    """Whether this frame alone knows energy and clen to 500 eV and 25 mm."""
+    d_min_A: float | None = None
+    """Resolution: 95 % of the peaks lie at larger d."""
     model: str | None = None
     n_photons: int | None = None
     background_photons_per_px: float | None = None

@@ -32,6 +32,7 @@ MAX_PEAKS = 1024  # a frame, as CrystFEL's readers commonly take
 MAX_BLOBS = 4  # channels of one exposure; the detector has at most three
 MAX_SERIES = 16  # open or lately closed; a detector has one, several sockets a few
 MAX_ROLES = 16  # receiver, sink, workers
+MAX_BINS = 1024  # of a series' background counts; see evidence.py
 ERROR_LINES = 16  # latest malformed messages kept for `status`
 PAGE = 4096
 # A state word: the state, and above it the role of the process that claimed the slot.
@@ -72,7 +73,8 @@ SLOT = np.dtype(
     + [(n, "f8") for n in ("p_hit", "threshold", "p_any", "p_spots3")]
     + [(n, "f8") for n in ("photon_energy_eV", "photon_energy_sigma_eV")]
     + [(n, "f8") for n in ("clen_m", "clen_sigma_m", "header_photon_energy_eV", "header_clen_m")]
-    + [("mismatch", "i1"), ("model", "S64"), ("n_photons", "i8")]
+    + [("mismatch", "i1"), ("tells_parameters", "i1"), ("d_min_A", "f8")]
+    + [("model", "S64"), ("n_photons", "i8")]
     + [("background_photons_per_px", "f8"), ("n_peaks", "i4"), ("file", "S64"), ("row", "i8")]
     + [("learned_by", "i4"), ("n_learned", "i8"), ("flux_scale", "f8")],
     align=True,
@@ -105,6 +107,23 @@ CONTROL = np.dtype(
     + [("n_hot", "u4", MAX_ROLES)],
     align=True,
 )
+# Two copies each, the active one whole; see evidence.py.
+COUNTS = np.dtype(
+    [("key", "u4"), ("version", "u4"), ("n_bins", "u4"), ("n_frames", "u8"), ("last_seq", "u8")]
+    + [("counts", "f8", MAX_BINS), ("exposure", "f8", MAX_BINS)],
+    align=True,
+)
+EVIDENCE = np.dtype([("active", "u4"), ("copies", COUNTS, 2)], align=True)
+ESTIMATE = np.dtype(
+    [("key", "u4"), ("n_frames", "u8"), ("n_photons", "f8")]
+    + [(n, "f8") for n in ("photon_energy_eV", "photon_energy_sigma_eV")]
+    + [(n, "f8") for n in ("clen_m", "clen_sigma_m", "correlation", "dispersion")]
+    + [("matrix", "f4", (3, 3)), ("tells_parameters", "?")]
+    # Header against pixels: the last look, its chance, and whether any look was a mismatch.
+    + [("look", "i4"), ("header_chance", "f8"), ("header_mismatch", "?")],
+    align=True,
+)
+POSTERIOR = np.dtype([("claimed_ms", "u4"), ("active", "u4"), ("copies", ESTIMATE, 2)], align=True)
 
 
 def _pages(n_bytes: int) -> int:
@@ -127,6 +146,8 @@ class Layout:
             "slots": SLOT.itemsize * self.n_slots,
             "peaks": 4 * 5 * MAX_PEAKS * self.n_slots,
             "series": SERIES.itemsize * MAX_SERIES,
+            "evidence": EVIDENCE.itemsize * MAX_SERIES * MAX_ROLES,
+            "posteriors": POSTERIOR.itemsize * MAX_SERIES,
             # Sparse: only pages of frame numbers that were seen become memory.
             "seen": MAX_FRAMES * MAX_SERIES,
             "payload": _pages(self.slot_bytes) * self.n_slots,
@@ -157,6 +178,10 @@ class Ring:
         peaks = np.frombuffer(self.memory, "<f4", layout.n_slots * 5 * MAX_PEAKS, at["peaks"])
         self.peaks = peaks.reshape(layout.n_slots, 5, MAX_PEAKS)
         self.series = np.frombuffer(self.memory, SERIES, MAX_SERIES, at["series"])
+        n_blocks = MAX_SERIES * MAX_ROLES
+        evidence = np.frombuffer(self.memory, EVIDENCE, n_blocks, at["evidence"])
+        self.evidence = evidence.reshape(MAX_SERIES, MAX_ROLES)
+        self.posteriors = np.frombuffer(self.memory, POSTERIOR, MAX_SERIES, at["posteriors"])
         seen = np.frombuffer(self.memory, np.uint8, MAX_SERIES * MAX_FRAMES, at["seen"])
         self.seen = seen.reshape(MAX_SERIES, MAX_FRAMES)
         stride = _pages(layout.slot_bytes)
@@ -220,7 +245,8 @@ class Ring:
     def describe(self, slot: int, frame: FrameHeader, key: int, t_received_ns: int) -> None:
         """Write which frame a slot holds; `seq` last, since it makes the rest valid."""
         header = self.slots[slot]
-        header["outcome"], header["reason"], header["mismatch"] = -1, b"", -1
+        header["outcome"], header["reason"] = -1, b""
+        header["mismatch"], header["tells_parameters"] = -1, -1
         for name in ("n_photons", "n_peaks", "row", "learned_by", "n_learned"):
             header[name] = -1
         header["file"], header["attempts"], header["model"] = b"", 0, b""
@@ -323,7 +349,8 @@ class Ring:
             outcome=OUTCOMES[int(h["outcome"])],
             n_peaks=n_peaks if n_peaks >= 0 else None,
             peaks=peaks,
-            mismatch=None if h["mismatch"] < 0 else bool(h["mismatch"]),
+            mismatch=_flag(h["mismatch"]),
+            tells_parameters=_flag(h["tells_parameters"]),
             model=h["model"].decode() or None,
             n_photons=int(h["n_photons"]) if h["n_photons"] >= 0 else None,
             learned_by=int(h["learned_by"]) if h["learned_by"] >= 0 else None,
@@ -358,6 +385,10 @@ class Ring:
             lines[i % ERROR_LINES].decode(errors="replace")
             for i in range(max(0, n - ERROR_LINES), n)
         ]
+
+
+def _flag(value: int) -> bool | None:
+    return None if value < 0 else bool(value)
 
 
 def create_memory(layout: Layout) -> int:

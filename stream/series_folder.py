@@ -208,7 +208,8 @@ class SeriesFolder:
         with disk_errors(self.folder):
             for unjudged in tail:
                 self._ledger.append_unjudged(self._unjudged_record(), unjudged)
-            self._ledger.close()
+            said = {k: v for k, v in (extra or {}).items() if v is not None}
+            self._ledger.close({"summary": json.dumps(said)})
             for files in self._files.values():
                 files.close()
             self._publish()

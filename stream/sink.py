@@ -11,10 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hitfinder.stream.evidence import Evidence
 from hitfinder.stream.hitfile import JudgedFrame
 from hitfinder.stream.intake import header_path
 from hitfinder.stream.learned import all_learned
@@ -63,7 +65,7 @@ class Sink:
 
     def __init__(self, ring: Ring, bells: Bells, runtime: Path, settings: SinkSettings) -> None:
         self.ring, self.bells, self.runtime, self.settings = ring, bells, runtime, settings
-        self.series = SeriesTable(ring)
+        self.series, self.evidence = SeriesTable(ring), Evidence(ring)
         self._folders: dict[int, SeriesFolder] = {}
 
     def run_once(self, timeout_s: float) -> None:
@@ -105,6 +107,7 @@ class Sink:
             key = int(e["key"][entry])
             missing, dropped = self.series.unseen(entry)
             counts = {o.value: int(e["counts"][entry, i]) for i, o in enumerate(OUTCOMES)}
+            posterior = self.evidence.said(entry)
             tallies = {n: int(e[n][entry]) for n in ("n_duplicate", "n_late")}
             self._folder(key).close(
                 {**counts, "announced": self.series.announced(entry)},
@@ -113,8 +116,9 @@ class Sink:
                     Unjudged(dropped, Outcome.DROPPED, "ring full"),
                 ],
                 e["reason"][entry].decode(),
-                extra=tallies,
+                extra={**tallies, "posterior": posterior},
                 learned=all_learned(self.runtime, key),
+                alarms=header_alarms(posterior),
             )
             del self._folders[key]
             e["finalised"][entry] = 1
@@ -149,3 +153,15 @@ class Sink:
             log.warning("%s: %s", path.name, sentence)
         self._folders[key] = folder
         return folder
+
+
+def header_alarms(posterior: Mapping[str, Any] | None) -> list[str]:
+    """Return a sentence if the frames together contradict the header."""
+    if posterior is None or not posterior["header_mismatch"]:
+        return []
+    p = posterior
+    return [
+        f"the pixels of {p['n_frames']} frames say {p['photon_energy_eV']:.0f} +- "
+        f"{p['photon_energy_sigma_eV']:.0f} eV and {p['clen_m']:.4f} +- {p['clen_sigma_m']:.4f} "
+        "m; the header says otherwise"
+    ]

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 import zmq
 
+from hitfinder.stream.evidence import Evidence
 from hitfinder.stream.intake import drop_headers, header_path
 from hitfinder.stream.learned import drop_learned
 from hitfinder.stream.messages import unpack_start
@@ -37,6 +38,9 @@ LINGER_MS = 3000
 # Records of missing or dropped frames published in one turn of the supervisor's loop (0.1 s when
 # nothing else happens), so that a subscriber of 20 000 records/s keeps up.
 UNSEEN_SLICE = 2000
+# A series' end waits so long for the estimate over all its frames; a worker is asked at once, and
+# longer means that the last one who could has died.
+ESTIMATE_WAIT_NS = 2_000_000_000
 # Latencies kept for the percentiles in `status`.
 N_LATENCIES = 4096
 
@@ -61,11 +65,13 @@ class Publisher:
     ) -> None:
         self.ring, self.bells, self.runtime = ring, bells, runtime
         self.series = SeriesTable(ring)
+        self.evidence = Evidence(ring)
         self.n_released = 0
         self.latencies_s: deque[float] = deque(maxlen=N_LATENCIES)
         self.counts = dict.fromkeys((o.value for o in OUTCOMES), 0)
         self._seq = 0
         self._announced: set[int] = set()
+        self._waiting_since_ns: dict[int, int] = {}
         self._unseen: dict[int, Iterator[tuple[int, Outcome, str]]] = {}
         self._encode = msgspec.msgpack.Encoder().encode
         self._socket = context.socket(zmq.PUB)
@@ -117,6 +123,8 @@ class Publisher:
             key = int(e["key"][entry])
             sealed = e["sealed"][entry] and not e["drained"][entry]
             if sealed and not self.ring.busy(key) and self._publish_unseen(entry):
+                if not self._is_estimated(entry, now_ns):
+                    continue
                 e["drained"][entry] = 1
                 self.bells.ring("sink")
             if e["finalised"][entry]:
@@ -125,6 +133,13 @@ class Publisher:
     def status(self, message: dict[str, Any]) -> None:
         """Publish the daemon's state of health."""
         self._send(b"status", message)
+
+    def open_series(self) -> list[dict[str, Any]]:
+        """Return the open series with what their frames together say of energy and clen."""
+        return [
+            {**self._names(entry), "posterior": self.evidence.said(entry)}
+            for entry in self.series.open_entries()
+        ]
 
     def latency_s(self) -> tuple[float | None, float | None]:
         """Return p50 and p99 of the time from reception to publication, lately."""
@@ -184,6 +199,8 @@ class Publisher:
         would overrun the subscribers' queues and keep the children unwatched.
         """
         key = int(self.ring.series["key"][entry])
+        if key in self._waiting_since_ns:
+            return True
         if key not in self._unseen:
             missing, dropped = self.series.unseen(entry)
             self._unseen[key] = chain(
@@ -201,6 +218,18 @@ class Publisher:
         del self._unseen[key]
         return True
 
+    def _is_estimated(self, entry: int, now_ns: int) -> bool:
+        """Say whether the series' estimate holds all its frames, or is not to be waited for."""
+        key = int(self.ring.series["key"][entry])
+        since_ns = self._waiting_since_ns.setdefault(key, now_ns)
+        if not self.evidence.is_settled(entry):
+            if now_ns - since_ns < ESTIMATE_WAIT_NS:
+                self.bells.ring("worker")
+                return False
+            log.warning("a series ends without the estimate of its last frames")
+        del self._waiting_since_ns[key]
+        return True
+
     def _end(self, entry: int, now_ns: int) -> None:
         e = self.ring.series[entry]
         counts = {o.value: int(e["counts"][i]) for i, o in enumerate(OUTCOMES)}
@@ -215,6 +244,7 @@ class Publisher:
             "late": int(e["n_late"]),
             "reason": e["reason"].decode(),
             "folder": e["folder"].decode(),
+            "posterior": self.evidence.said(entry),
         }
         self._send(b"series.end", message)
         log.info(

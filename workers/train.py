@@ -191,7 +191,7 @@ def _card(
     return {
         "name": options.out.stem,
         "made_by": "hitfinder-stream train",
-        "command": f"hitfinder-stream train --out {options.out.name} --config CONFIG",
+        "command": f"hitfinder-stream train --out {options.out.name}",
         "version": __version__,
         "torch": torch.__version__,
         "config": options.config.as_plain(),

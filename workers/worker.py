@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from hitfinder.models.pipeline import Judgement, Pipeline, SeriesContext
+from hitfinder.models.resolution import d_min_A
 from hitfinder.stream.bslz4 import Pixels
 from hitfinder.stream.intake import header_path
 from hitfinder.stream.messages import unpack_start
@@ -24,6 +25,7 @@ from hitfinder.workers.config import Config
 from hitfinder.workers.geometry import OperatorGeometry, SeriesGeometry
 from hitfinder.workers.knowledge import Knowledge
 from hitfinder.workers.reduction import pool
+from hitfinder.workers.series_estimates import SeriesEstimates
 from hitfinder.workers.session import FIRST_WORKER_ROLE, Pulse, Session
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class Worker:
         self.role, self.number = role, role - FIRST_WORKER_ROLE
         self.bell = f"worker{self.number}"
         self.series = SeriesTable(ring)
+        self.estimates = SeriesEstimates(ring, role)
         self._operator = OperatorGeometry(config.geometry)
         self.pipeline = Pipeline(
             Path(config.gate.model) if config.gate.model else None,
@@ -71,6 +74,7 @@ class Worker:
     def run_once(self, timeout_s: float) -> None:
         """Take a batch, judge it, hand it on; or wait for the doorbell."""
         slots = self._take()
+        self.estimates.step()
         if not slots:
             self.bells.wait(self.bell, timeout_s)
             return
@@ -102,19 +106,23 @@ class Worker:
 
     def _judge(self, key: int, slots: list[int]) -> None:
         images = [self.ring.image(s) for s in slots]
-        geometry, context = self._context(key, images[0])
+        version, geometry, context = self._context(key, images[0])
         pooled = [pool(image, context.valid) for image in images]
         frames = [int(self.ring.slots["frame"][s]) for s in slots]
-        version = context.series.version
+        n_learned = context.series.version
         judgements = self.pipeline.judge(images, context, pooled, frames)
-        if context.series.version > version:
+        if context.series.version > n_learned:
             self._keep(key, geometry, context)
         for slot, judgement in zip(slots, judgements, strict=True):
             self._write(slot, judgement, geometry)
+            self.estimates.add(slot, version, context.heads, geometry, judgement)
             self.ring.set_state(slot, State.JUDGED)
 
-    def _context(self, key: int, image: Pixels) -> tuple[SeriesGeometry, SeriesContext]:
-        """Return what is in force for a series' images of this shape; a late header counts."""
+    def _context(self, key: int, image: Pixels) -> tuple[int, SeriesGeometry, SeriesContext]:
+        """Return what is in force for a series' images of this shape; a late header counts.
+
+        With it the header's version.
+        """
         entry = self.series.entry_of(key)
         version = 0 if entry is None else int(self.ring.series["start_version"][entry])
         name = (key, version, image.shape)
@@ -127,7 +135,7 @@ class Worker:
             in_use = [n for n in self._contexts if self.series.entry_of(n[0]) is not None]
             kept = {n: self._contexts[n] for n in in_use[-MAX_CONTEXTS:]}
             self._contexts = {**kept, name: (geometry, context)}
-        return self._contexts[name]
+        return version, *self._contexts[name]
 
     def _keep(self, key: int, geometry: SeriesGeometry, context: SeriesContext) -> None:
         """Keep what a series has taught, before a verdict that rests on it goes out."""
@@ -147,6 +155,9 @@ class Worker:
         stated = geometry.geometry
         header["header_photon_energy_eV"] = stated.photon_energy_eV or np.nan
         header["header_clen_m"] = stated.clen_m or np.nan
+        header["tells_parameters"] = -1 if j.tells_parameters is None else j.tells_parameters
+        d_A = d_min_A(j.peaks, stated, j.photon_energy_eV, j.clen_m)
+        header["d_min_A"] = np.nan if d_A is None else d_A
         header["mismatch"] = mismatch(j, stated.photon_energy_eV, stated.clen_m)
         header["model"], header["n_photons"] = self.pipeline.model_id.encode()[:64], j.n_photons
         spots, n_peaks = j.peaks, min(len(j.peaks), MAX_PEAKS)

@@ -1,0 +1,124 @@
+"""What a worker does for the series as a whole: counts its frames in, and estimates when due.
+
+One rule: the estimate is made from what all workers counted, by whichever holds the series' tables
+and claims the turn: about once a second, and once more when the last frame is judged.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+
+from hitfinder.models.head_tables import HeadTables, fold
+from hitfinder.models.judgement import Judgement
+from hitfinder.models.series_posterior import SeriesPosterior, look
+from hitfinder.stream.evidence import Evidence
+from hitfinder.stream.ring import MAX_BINS, Ring, State
+from hitfinder.stream.series import SeriesTable
+from hitfinder.workers.geometry import SeriesGeometry
+
+log = logging.getLogger(__name__)
+
+PERIOD_MS = 1000
+# Once a series is sealed its end waits for us; the pause keeps two workers from the same work.
+LAST_PERIOD_MS = 50
+# How often it is asked whether an estimate is due: it costs tens of microseconds.
+ASK_S = 0.05
+# Fields of an estimate that the ring's `ESTIMATE` has under the same name.
+FOUND = (
+    "photon_energy_eV",
+    "photon_energy_sigma_eV",
+    "clen_m",
+    "clen_sigma_m",
+    "correlation",
+    "dispersion",
+    "matrix",
+    "tells_parameters",
+)
+UNJUDGED = (State.FILLING, State.RECEIVED, State.DECODING, State.DECODED, State.JUDGING)
+
+
+class SeriesEstimates:
+    """Counts the frames of one worker in, and estimates the series that it knows."""
+
+    def __init__(self, ring: Ring, role: int) -> None:
+        self.ring, self.role = ring, role
+        self.series, self.evidence = SeriesTable(ring), Evidence(ring)
+        self._known: dict[int, tuple[int, HeadTables, SeriesGeometry]] = {}
+        self._asked_s = 0.0
+
+    def add(
+        self,
+        slot: int,
+        version: int,
+        tables: HeadTables,
+        geometry: SeriesGeometry,
+        judgement: Judgement,
+    ) -> None:
+        """Count a judged frame in; call it before the slot is handed on."""
+        key = int(self.ring.slots["key"][slot])
+        entry = self.series.entry_of(key)
+        if entry is None or len(tables.radius_m) > MAX_BINS:
+            return
+        counts_N, exposure_N = judgement.radial_counts
+        counts = fold(counts_N)
+        exposure = fold(exposure_N) * counts.sum()
+        self.evidence.add(entry, self.role, slot, version, counts, exposure)
+        self._known[key] = version, tables, geometry
+
+    def step(self) -> None:
+        """Estimate what is due."""
+        now_s = time.monotonic()
+        if now_s - self._asked_s < ASK_S:
+            return
+        self._asked_s = now_s
+        for key in list(self._known):
+            entry = self.series.entry_of(key)
+            if entry is None or self.ring.series["released"][entry]:
+                del self._known[key]
+            elif self._is_due(entry, key, int(now_s * 1e3)):
+                self._estimate(entry, *self._known[key])
+
+    def _is_due(self, entry: int, key: int, now_ms: int) -> bool:
+        if self.evidence.is_settled(entry):
+            return False
+        states = self.ring.states & 0xFF
+        here = states[self.ring.slots["key"] == key]
+        is_last = self.ring.series["sealed"][entry] and not np.isin(here, UNJUDGED).any()
+        return self.evidence.claim(entry, now_ms, LAST_PERIOD_MS if is_last else PERIOD_MS)
+
+    def _estimate(
+        self, entry: int, version: int, tables: HeadTables, geometry: SeriesGeometry
+    ) -> None:
+        total = self.evidence.total(entry, version, len(tables.radius_m))
+        series = SeriesPosterior(total.counts, total.exposure, total.n_frames)
+        found = series.estimate(tables)
+        before = self.evidence.estimate(entry) or {}
+        said = {
+            "n_frames": total.n_frames,
+            "n_photons": series.n_photons,
+            "look": before.get("look", -1),
+            "header_chance": before.get("header_chance", np.nan),
+            "header_mismatch": before.get("header_mismatch", False),
+            **{n: getattr(found, n) for n in FOUND},
+        }
+        stated = geometry.geometry
+        seen = look(found, series.n_photons, said["look"], stated.photon_energy_eV, stated.clen_m)
+        if seen is not None:
+            said["look"], said["header_chance"] = seen.number, seen.chance
+            said["header_mismatch"] = said["header_mismatch"] or seen.is_mismatch
+        if said["header_mismatch"] and not before.get("header_mismatch"):
+            log.warning(
+                "series %d: the pixels say %.0f +- %.0f eV and %.4f +- %.4f m, the header %s eV "
+                "and %s m",
+                self.ring.series["series"][entry],
+                found.photon_energy_eV,
+                found.photon_energy_sigma_eV,
+                found.clen_m,
+                found.clen_sigma_m,
+                stated.photon_energy_eV,
+                stated.clen_m,
+            )
+        self.evidence.store(entry, said)
