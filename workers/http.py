@@ -68,12 +68,31 @@ class StateCollector(Collector):
             if state[key] is not None:
                 latency.add_metric([quantile], state[key])
         yield latency
+        yield from _posteriors(state["series_open"])
         starts = CounterMetricFamily(
             "hitfinder_child_starts", "Starts of each child.", labels=["child", "index"]
         )
         for i, child in enumerate(state["children"]):
             starts.add_metric([child["name"], str(i)], child["starts"])
         yield starts
+
+
+def _posteriors(series_open: list[dict[str, Any]]) -> Iterator[Metric]:
+    """Yield what the frames of each open series say of energy and camera length."""
+    for name, help_text, key in (
+        ("photon_energy_eV", "Photon energy from the pixels.", "photon_energy_eV"),
+        ("photon_energy_sigma_eV", "Its standard deviation.", "photon_energy_sigma_eV"),
+        ("clen_meters", "Camera length from the pixels.", "clen_m"),
+        ("clen_sigma_meters", "Its standard deviation.", "clen_sigma_m"),
+        ("posterior_frames", "Frames in these.", "n_frames"),
+        ("header_mismatch", "1 if the header contradicts them.", "header_mismatch"),
+    ):
+        family = GaugeMetricFamily(f"hitfinder_series_{name}", help_text, labels=["series"])
+        for series in series_open:
+            said = series["posterior"]
+            if said is not None and said[key] is not None:
+                family.add_metric([str(series["series"])], float(said[key]))
+        yield family
 
 
 def page(state: dict[str, Any]) -> str:

@@ -75,8 +75,11 @@ def line_of(topic: str, message: dict[str, Any]) -> str:
     """Return one message as a line that a person can read."""
     if not topic.startswith("result."):
         shown = ("series", "n_frames", "announced", "counts", "hit", "miss", "reason", "uptime_s")
-        said = ", ".join(f"{k} {message[k]}" for k in shown if message.get(k) is not None)
-        return f"{topic:<13} {said}"
+        said = [f"{k} {message[k]}" for k in shown if message.get(k) is not None]
+        for series in (message, *message.get("series_open", ())):
+            if series.get("posterior") is not None:
+                said.append(posterior_line(series["posterior"]))
+        return f"{topic:<13} {', '.join(said)}"
     record = msgspec.convert({**message, "peaks": None}, Record)
     text = f"{topic:<13} series {record.series} frame {record.frame}"
     if record.p_hit is None:
@@ -87,4 +90,20 @@ def line_of(topic: str, message: dict[str, Any]) -> str:
             f"  {record.photon_energy_eV:.0f} ± {record.photon_energy_sigma_eV or 0:.0f} eV"
             f"  {record.clen_m:.3f} ± {record.clen_sigma_m or 0:.3f} m"
         )
+        if not record.tells_parameters:
+            text += " (one frame cannot tell)"
+    if record.d_min_A is not None:
+        text += f"  {record.d_min_A:.1f} A"
     return text
+
+
+def posterior_line(posterior: dict[str, Any]) -> str:
+    """Return what a series' frames together say, as a person reads it."""
+    p = posterior
+    text = (
+        f"{p['n_frames']} frames say {p['photon_energy_eV']:.0f} ± "
+        f"{p['photon_energy_sigma_eV']:.0f} eV, {p['clen_m']:.4f} ± {p['clen_sigma_m']:.4f} m"
+    )
+    if not p["tells_parameters"]:
+        text += " (too few to tell)"
+    return f"{text}, THE HEADER SAYS OTHERWISE" if p["header_mismatch"] else text

@@ -163,7 +163,7 @@ class Supervisor:
             "latency_p99_s": p99,
             "n_series_open": len(self.publisher.series.open_entries()),
             "n_series_closed": self.publisher.n_released,
-            "series": self.publisher.open_series(),
+            "series_open": self.publisher.open_series(),
             "source_total": int(control["source_total"][0]),
             "n_hot_pixels": int(control["n_hot"][0].max()),
             "children": [

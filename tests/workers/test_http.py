@@ -19,6 +19,20 @@ def state() -> dict[str, Any]:
         "n_bytes": 1000,
         "n_malformed": 1,
         "n_series_closed": 1,
+        "series_open": [
+            {
+                "series": 12,
+                "posterior": {
+                    "n_frames": 40,
+                    "photon_energy_eV": 7001.5,
+                    "photon_energy_sigma_eV": 8.0,
+                    "clen_m": 0.15,
+                    "clen_sigma_m": 2e-4,
+                    "header_mismatch": None,
+                },
+            },
+            {"series": 13, "posterior": None},
+        ],
         "ring_slots": 48,
         "ring_slots_used": 3,
         "n_hot_pixels": 12,
@@ -50,6 +64,9 @@ def test_metrics_are_prometheus_text_with_units_in_the_names() -> None:
     assert "hitfinder_hot_pixels 12.0\n" in text
     assert 'hitfinder_latency_seconds{quantile="0.5"} 0.0125\n' in text
     assert 'quantile="0.99"' not in text
+    assert 'hitfinder_series_photon_energy_eV{series="12"} 7001.5\n' in text
+    assert 'hitfinder_series_clen_meters{series="12"} 0.15\n' in text
+    assert 'header_mismatch{' not in text
 
 
 def test_bytes_from_the_wire_cannot_become_markup() -> None:
