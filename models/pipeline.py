@@ -363,7 +363,8 @@ class Pipeline:
             context.valid,
             boxes,
             context.geometry.beam_center_px,
-            trust_bright_pixels=True,  # it is a hit for other reasons; a hot pixel is one peak more
+            # It is a hit for other reasons; an unknown hot pixel is one peak more.
+            trust_bright_pixels=True,
             n_places=MAX_PEAKS,
         )
         spot_logits = self._net.spot_logits(torch.from_numpy(found.features[None]))[0].numpy()
