@@ -128,8 +128,8 @@ def _or_fill(value: Any, fill: Any) -> Any:
 class Ledger:
     """`ledger.h5`, open for appending; knows which frames have their row and where they lie."""
 
-    def __init__(self, file: h5py.File) -> None:
-        self._file = file
+    def __init__(self, file: h5py.File, path: Path) -> None:
+        self._file, self._path = file, path  # a file that was renamed tells its old name
         self._rows = Columns([file["ledger"]])
         self._seen = bytearray()
         self._places: dict[int, tuple[str, int]] = {}
@@ -144,7 +144,7 @@ class Ledger:
             said = {k: plain_text(v) if isinstance(v, str) else v for k, v in attributes.items()}
             file["ledger"].attrs.update({"unknown": UNKNOWN_NOTE, **said})
 
-        return cls(create_growing(path, build))
+        return cls(create_growing(path, build), path)
 
     @property
     def attributes(self) -> h5py.AttributeManager:
@@ -155,7 +155,7 @@ class Ledger:
     def reopen(cls, path: Path) -> Ledger:
         """Carry on with a ledger whose writer is dead and whose flag is cleared."""
         rows = read_ledger(path)
-        ledger = cls(reopen_growing(path))
+        ledger = cls(reopen_growing(path), path)
         ledger._note(rows)
         return ledger
 
@@ -208,10 +208,9 @@ class Ledger:
         Args:
             attributes: what became known while it grew; none can be added before.
         """
-        path = Path(self._file.filename)
         self._file.close()
         if attributes:
-            with h5py.File(path, "r+", libver=LIBVER) as file:
+            with h5py.File(self._path, "r+", libver=LIBVER) as file:
                 file["ledger"].attrs.update({k: plain_text(v) for k, v in attributes.items()})
 
     def _grow(self, frames: NDArray[np.int64]) -> None:
