@@ -135,7 +135,7 @@ class _Likelihood:
         used = mean > 1.0
         n_free = max(int(used.sum()) - 3, 1)
         square = np.square(self.n - mean)[used] / mean[used]
-        return max(1.0, float(square.sum()) / n_free - (2 / n_free) ** 0.5)
+        return max(1.0, float(square.sum()) / n_free - float(np.sqrt(2 / n_free)))
 
     def integrate(self) -> ParameterEstimate:
         """Integrate over the grid: over the ratio along its ridge, then over energy."""

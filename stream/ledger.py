@@ -27,6 +27,7 @@ from hitfinder.stream.swmr import LIBVER, Columns, create_growing, plain_text, r
 
 UNKNOWN_NOTE = "unknown is NaN for real numbers, -1 for whole numbers, empty for text"
 _CHUNK_ROWS = 256
+RESOLUTION_BIN_A = 0.5
 _BLOCK_ROWS = 65536  # rows built at once for frames without a slot: 30 MB
 
 
@@ -124,12 +125,14 @@ def _or_fill(value: Any, fill: Any) -> Any:
 class Ledger:
     """`ledger.h5`, open for appending; knows which frames have their row and where they lie."""
 
-    def __init__(self, file: h5py.File) -> None:
-        self._file = file
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self._path, self._file = path, file
         self._rows = Columns([file["ledger"]])
         self._seen = bytearray()
         self._places: dict[int, tuple[str, int]] = {}
         self.counts: Counter[str] = Counter()
+        self.resolutions: Counter[float] = Counter()
+        """Hits by resolution: lower edge of a bin of `RESOLUTION_BIN_A` -> hits."""
 
     @classmethod
     def create(cls, path: Path, attributes: Mapping[str, Any]) -> Ledger:
@@ -140,7 +143,7 @@ class Ledger:
             said = {k: plain_text(v) if isinstance(v, str) else v for k, v in attributes.items()}
             file["ledger"].attrs.update({"unknown": UNKNOWN_NOTE, **said})
 
-        return cls(create_growing(path, build))
+        return cls(path, create_growing(path, build))
 
     @property
     def attributes(self) -> h5py.AttributeManager:
@@ -151,7 +154,7 @@ class Ledger:
     def reopen(cls, path: Path) -> Ledger:
         """Carry on with a ledger whose writer is dead and whose flag is cleared."""
         rows = read_ledger(path)
-        ledger = cls(reopen_growing(path))
+        ledger = cls(path, reopen_growing(path))
         ledger._note(rows)
         return ledger
 
@@ -204,10 +207,9 @@ class Ledger:
         Args:
             attributes: what became known while it grew; none can be added before.
         """
-        path = Path(self._file.filename)
         self._file.close()
         if attributes:
-            with h5py.File(path, "r+", libver=LIBVER) as file:
+            with h5py.File(self._path, "r+", libver=LIBVER) as file:
                 file["ledger"].attrs.update({k: plain_text(v) for k, v in attributes.items()})
 
     def _grow(self, frames: NDArray[np.int64]) -> None:
@@ -225,6 +227,8 @@ class Ledger:
         np.frombuffer(self._seen, np.uint8)[frames] = 1
         for outcome, n in Counter(rows["outcome"].tolist()).items():
             self.counts[outcome.decode()] += n
+        d_A = rows["d_min_A"][np.isfinite(rows["d_min_A"])]
+        self.resolutions.update((np.floor(d_A / RESOLUTION_BIN_A) * RESOLUTION_BIN_A).tolist())
         for i in np.flatnonzero(rows["row"] >= 0).tolist():
             self._places[int(frames[i])] = (rows["file"][i].decode(), int(rows["row"][i]))
 
