@@ -24,7 +24,7 @@ from hitfinder.models.head_tables import (
     fold,
     head_tables,
 )
-from hitfinder.models.newton import Peak, newton
+from hitfinder.models.series_peak import Peak, newton
 
 __all__ = ["HeadTables", "ParameterEstimate", "estimate", "fold", "head_tables"]
 

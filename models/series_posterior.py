@@ -20,6 +20,9 @@ FALSE_ALARMS = 1e-4
 """Chance that a series whose header is right within the floor is ever called a mismatch."""
 FLOOR_EV, FLOOR_M = 50.0, 0.003
 """What the model of the background may be off by: a header within it is never called wrong."""
+LEAST_SHARE = 0.25
+"""Misses alone make the estimate if they hold this share of the photons: what the spots that are
+too faint to be found leave in a hit pulls a series of hits at 0.35 m by 100-180 eV."""
 FIRST_LOOK_PHOTONS = 2.0**19
 """Looks are taken at this many photons, twice as many, and so on: half a million is 4 frames of
 02, 50 of 09."""
@@ -65,6 +68,13 @@ class SeriesPosterior:
     def estimate(self, tables: HeadTables) -> ParameterEstimate:
         """Return energy and clen of the series so far; statistical errors."""
         return estimate_folded(self.counts, self.exposure / max(self.n_photons, 1.0), tables)
+
+
+def with_hits_if_needed(misses: SeriesPosterior, hits: SeriesPosterior) -> SeriesPosterior:
+    """Return the misses, or with too few of them all frames; the misses' arrays may be reused."""
+    if misses.n_photons < LEAST_SHARE * (misses.n_photons + hits.n_photons):
+        misses.merge(hits)
+    return misses
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ One rule: nothing is half written to a reader. Each worker adds to its own block
 that nobody reads, and then flips; so a killed worker leaves its last whole frame. A frame carries
 its slot's number into the block, so that judging it again does not count it again.
 
-Who estimates is settled by a claim on the series' clock: one worker at a time.
+Hits and misses are counted apart. Who estimates is settled by a claim on the series' clock: one
+worker at a time.
 """
 
 from __future__ import annotations
@@ -45,7 +46,15 @@ class Evidence:
         self._at = ring.layout.offsets
 
     def add(
-        self, entry: int, role: int, slot: int, version: int, counts: Counts, exposure: Counts
+        self,
+        entry: int,
+        role: int,
+        slot: int,
+        version: int,
+        counts: Counts,
+        exposure: Counts,
+        *,
+        is_hit: bool,
     ) -> None:
         """Count a judged frame in, unless it is already.
 
@@ -56,12 +65,12 @@ class Evidence:
             counts, exposure: float64 (bins,), at most `MAX_BINS`; see `Total`.
         """
         key, seq = int(self._ring.series["key"][entry]), int(self._ring.slots["seq"][slot])
-        latest = [self._block(entry, other) for other in range(MAX_ROLES)]
+        latest = self._blocks(entry)
         if any(int(b["key"]) == key and int(b["last_seq"]) == seq for b in latest):
             return
-        place = self._ring.evidence[entry, role]
+        place = self._ring.evidence[entry, role, int(is_hit)]
         unread = 1 - int(place["active"])
-        old, new = latest[role], place["copies"][unread]
+        old, new = latest[2 * role + is_hit], place["copies"][unread]
         n_bins = len(counts)
         goes_on = (int(old["key"]), int(old["version"]), int(old["n_bins"])) == (
             key,
@@ -75,15 +84,16 @@ class Evidence:
                 np.add(old[name][:n_bins], one, out=new[name][:n_bins])
             else:
                 new[name][:n_bins] = one
-        offset = self._at["evidence"] + (entry * MAX_ROLES + role) * EVIDENCE.itemsize
+        offset = (
+            self._at["evidence"] + ((entry * MAX_ROLES + role) * 2 + is_hit) * EVIDENCE.itemsize
+        )
         _kernels.store_u32(self._ring.memory, offset, unread)
 
-    def total(self, entry: int, version: int, n_bins: int) -> Total:
-        """Return what all workers counted of a series under one header."""
+    def total(self, entry: int, version: int, n_bins: int, *, is_hit: bool) -> Total:
+        """Return what all workers counted of a series' hits or misses under one header."""
         key = int(self._ring.series["key"][entry])
         counts, exposure, n_frames = np.zeros(n_bins), np.zeros(n_bins), 0
-        for role in range(MAX_ROLES):
-            block = self._block(entry, role)
+        for block in self._blocks(entry)[int(is_hit) :: 2]:
             if (block["key"], block["version"], block["n_bins"]) == (key, version, n_bins):
                 counts += block["counts"][:n_bins]
                 exposure += block["exposure"][:n_bins]
@@ -93,8 +103,7 @@ class Evidence:
     def n_frames(self, entry: int) -> int:
         """Return how many frames of a series were counted under its newest header."""
         key = int(self._ring.series["key"][entry])
-        blocks = [self._block(entry, role) for role in range(MAX_ROLES)]
-        mine = [b for b in blocks if int(b["key"]) == key]
+        mine = [b for b in self._blocks(entry) if int(b["key"]) == key]
         newest = max((int(b["version"]) for b in mine), default=0)
         return sum(int(b["n_frames"]) for b in mine if int(b["version"]) == newest)
 
@@ -139,6 +148,7 @@ class Evidence:
         latest = self.estimate(entry)
         return self.n_frames(entry) == (0 if latest is None else latest["n_frames"])
 
-    def _block(self, entry: int, role: int) -> Any:
-        place = self._ring.evidence[entry, role]
-        return place["copies"][int(place["active"])]
+    def _blocks(self, entry: int) -> list[Any]:
+        """Return the whole copies of all roles: misses and hits of the first, of the next, ..."""
+        places = self._ring.evidence[entry].ravel()
+        return [place["copies"][int(place["active"])] for place in places]

@@ -1,8 +1,7 @@
 """The ledger: one row per announced frame with its whole decision (design section 7).
 
 One rule: a frame gets exactly one row, in the order in which verdicts arrive. `/ledger` is one
-compound dataset, because one append then costs one write however many columns there are;
-`/learned` is added when it is closed (`learned.py`). A
+compound dataset, because one append then costs one write however many columns there are. A
 row's fields are the keys of a published `Record` but for the peaks, which stand in the hit
 files; the same table, one dataset a column, is `/entry/hitfinder` of a hit file. Unknown is NaN
 for a real number, -1 for a whole one and empty for text.
@@ -28,6 +27,7 @@ from hitfinder.stream.swmr import LIBVER, Columns, create_growing, plain_text, r
 
 UNKNOWN_NOTE = "unknown is NaN for real numbers, -1 for whole numbers, empty for text"
 _CHUNK_ROWS = 256
+RESOLUTION_BIN_A = 0.5
 _BLOCK_ROWS = 65536  # rows built at once for frames without a slot: 30 MB
 
 
@@ -61,9 +61,6 @@ ROW = np.dtype(
         ("model", _text(64)),
         ("n_photons", "<i8"),
         ("background_photons_per_px", "<f8"),
-        ("learned_by", "<i4"),
-        ("n_learned", "<i8"),
-        ("flux_scale", "<f8"),
         ("t_detector_ns", "<i8"),
         ("t_received_ns", "<i8"),
         ("t_published_ns", "<i8"),
@@ -128,12 +125,14 @@ def _or_fill(value: Any, fill: Any) -> Any:
 class Ledger:
     """`ledger.h5`, open for appending; knows which frames have their row and where they lie."""
 
-    def __init__(self, file: h5py.File, path: Path) -> None:
-        self._file, self._path = file, path  # a file that was renamed tells its old name
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self._path, self._file = path, file
         self._rows = Columns([file["ledger"]])
         self._seen = bytearray()
         self._places: dict[int, tuple[str, int]] = {}
         self.counts: Counter[str] = Counter()
+        self.resolutions: Counter[float] = Counter()
+        """Hits by resolution: lower edge of a bin of `RESOLUTION_BIN_A` -> hits."""
 
     @classmethod
     def create(cls, path: Path, attributes: Mapping[str, Any]) -> Ledger:
@@ -144,7 +143,7 @@ class Ledger:
             said = {k: plain_text(v) if isinstance(v, str) else v for k, v in attributes.items()}
             file["ledger"].attrs.update({"unknown": UNKNOWN_NOTE, **said})
 
-        return cls(create_growing(path, build), path)
+        return cls(path, create_growing(path, build))
 
     @property
     def attributes(self) -> h5py.AttributeManager:
@@ -155,7 +154,7 @@ class Ledger:
     def reopen(cls, path: Path) -> Ledger:
         """Carry on with a ledger whose writer is dead and whose flag is cleared."""
         rows = read_ledger(path)
-        ledger = cls(reopen_growing(path), path)
+        ledger = cls(path, reopen_growing(path))
         ledger._note(rows)
         return ledger
 
@@ -228,6 +227,8 @@ class Ledger:
         np.frombuffer(self._seen, np.uint8)[frames] = 1
         for outcome, n in Counter(rows["outcome"].tolist()).items():
             self.counts[outcome.decode()] += n
+        d_A = rows["d_min_A"][np.isfinite(rows["d_min_A"])]
+        self.resolutions.update((np.floor(d_A / RESOLUTION_BIN_A) * RESOLUTION_BIN_A).tolist())
         for i in np.flatnonzero(rows["row"] >= 0).tolist():
             self._places[int(frames[i])] = (rows["file"][i].decode(), int(rows["row"][i]))
 

@@ -115,7 +115,8 @@ COUNTS = np.dtype(
 )
 EVIDENCE = np.dtype([("active", "u4"), ("copies", COUNTS, 2)], align=True)
 ESTIMATE = np.dtype(
-    [("key", "u4"), ("n_frames", "u8"), ("n_photons", "f8")]
+    [("key", "u4"), ("n_frames", "u8"), ("n_hits_used", "u8"), ("n_misses_used", "u8")]
+    + [("n_photons", "f8")]
     + [(n, "f8") for n in ("photon_energy_eV", "photon_energy_sigma_eV")]
     + [(n, "f8") for n in ("clen_m", "clen_sigma_m", "correlation", "dispersion")]
     + [("matrix", "f4", (3, 3)), ("tells_parameters", "?")]
@@ -146,7 +147,7 @@ class Layout:
             "slots": SLOT.itemsize * self.n_slots,
             "peaks": 4 * 5 * MAX_PEAKS * self.n_slots,
             "series": SERIES.itemsize * MAX_SERIES,
-            "evidence": EVIDENCE.itemsize * MAX_SERIES * MAX_ROLES,
+            "evidence": EVIDENCE.itemsize * MAX_SERIES * MAX_ROLES * 2,
             "posteriors": POSTERIOR.itemsize * MAX_SERIES,
             # Sparse: only pages of frame numbers that were seen become memory.
             "seen": MAX_FRAMES * MAX_SERIES,
@@ -178,9 +179,9 @@ class Ring:
         peaks = np.frombuffer(self.memory, "<f4", layout.n_slots * 5 * MAX_PEAKS, at["peaks"])
         self.peaks = peaks.reshape(layout.n_slots, 5, MAX_PEAKS)
         self.series = np.frombuffer(self.memory, SERIES, MAX_SERIES, at["series"])
-        n_blocks = MAX_SERIES * MAX_ROLES
+        n_blocks = MAX_SERIES * MAX_ROLES * 2
         evidence = np.frombuffer(self.memory, EVIDENCE, n_blocks, at["evidence"])
-        self.evidence = evidence.reshape(MAX_SERIES, MAX_ROLES)
+        self.evidence = evidence.reshape(MAX_SERIES, MAX_ROLES, 2)
         self.posteriors = np.frombuffer(self.memory, POSTERIOR, MAX_SERIES, at["posteriors"])
         seen = np.frombuffer(self.memory, np.uint8, MAX_SERIES * MAX_FRAMES, at["seen"])
         self.seen = seen.reshape(MAX_SERIES, MAX_FRAMES)

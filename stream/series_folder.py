@@ -378,6 +378,7 @@ class SeriesFolder:
             closed_at=utc_now(),
             geometry=asdict(self._geometry),
             provenance=self._provenance,
+            d_min_A_hits={f"{d:.1f}": n for d, n in sorted(self._ledger.resolutions.items())},
             reported=dict(counts),
             warnings=list(self._start.warnings),
             alarms=[*alarms, *count_alarms(found, self._start.n_frames, counts)],

@@ -36,6 +36,7 @@ class SeriesSummary(msgspec.Struct, frozen=True, kw_only=True):
         counts: rows of the ledger by outcome, all six outcomes.
         hit_rate: hits of all judged frames, None if none was judged.
         reason: why the series closed.
+        d_min_A_hits: hits by resolution: "2.0" holds those of 2.0 to 2.5 A.
         reported: counts as the caller kept them, for comparison.
         alarms: what somebody should look at, one sentence each.
         learned: pixels that the frames have shown to be bad, and how the flux varied; see
@@ -54,6 +55,7 @@ class SeriesSummary(msgspec.Struct, frozen=True, kw_only=True):
     closed_at: str
     geometry: dict[str, Any]
     provenance: dict[str, Any]
+    d_min_A_hits: dict[str, int] = {}
     reported: dict[str, int] = {}
     warnings: list[str] = []
     alarms: list[str] = []

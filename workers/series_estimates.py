@@ -13,7 +13,7 @@ import numpy as np
 
 from hitfinder.models.head_tables import HeadTables, fold
 from hitfinder.models.judgement import Judgement
-from hitfinder.models.series_posterior import SeriesPosterior, look
+from hitfinder.models.series_posterior import SeriesPosterior, look, with_hits_if_needed
 from hitfinder.stream.evidence import Evidence
 from hitfinder.stream.ring import MAX_BINS, Ring, State
 from hitfinder.stream.series import SeriesTable
@@ -65,7 +65,8 @@ class SeriesEstimates:
         counts_N, exposure_N = judgement.radial_counts
         counts = fold(counts_N)
         exposure = fold(exposure_N) * counts.sum()
-        self.evidence.add(entry, self.role, slot, version, counts, exposure)
+        is_hit = judgement.is_hit
+        self.evidence.add(entry, self.role, slot, version, counts, exposure, is_hit=is_hit)
         self._known[key] = version, tables, geometry
 
     def step(self) -> None:
@@ -92,12 +93,19 @@ class SeriesEstimates:
     def _estimate(
         self, entry: int, version: int, tables: HeadTables, geometry: SeriesGeometry
     ) -> None:
-        total = self.evidence.total(entry, version, len(tables.radius_m))
-        series = SeriesPosterior(total.counts, total.exposure, total.n_frames)
+        n_bins = len(tables.radius_m)
+        totals = [
+            self.evidence.total(entry, version, n_bins, is_hit=is_hit) for is_hit in (True, False)
+        ]
+        hits, misses = (SeriesPosterior(t.counts, t.exposure, t.n_frames) for t in totals)
+        n_frames, misses_used = hits.n_frames + misses.n_frames, misses.n_frames
+        series = with_hits_if_needed(misses, hits)
         found = series.estimate(tables)
         before = self.evidence.estimate(entry) or {}
         said = {
-            "n_frames": total.n_frames,
+            "n_frames": n_frames,
+            "n_misses_used": misses_used,
+            "n_hits_used": series.n_frames - misses_used,
             "n_photons": series.n_photons,
             "look": before.get("look", -1),
             "header_chance": before.get("header_chance", np.nan),

@@ -6,7 +6,12 @@ import pytest
 from hitfinder.models import heads, weights
 from hitfinder.models.frontend import N_SECTORS, cell_tables
 from hitfinder.models.geometry import Geometry
-from hitfinder.models.series_posterior import SeriesPosterior, chance_of, look
+from hitfinder.models.series_posterior import (
+    SeriesPosterior,
+    chance_of,
+    look,
+    with_hits_if_needed,
+)
 from hitfinder.models.water import water_shape
 
 # The angles of the 4M in a quarter of its pixels.
@@ -69,14 +74,14 @@ def test_errors_are_as_large_as_sigma_says_where_the_ring_is_seen(
 
 def test_sigma_covers_the_truth_over_the_whole_range(cells, tables):
     rng = np.random.default_rng(2)
-    exposure = cells.exposure_N.numpy()
-    truth = [(rng.uniform(5000, 10000), rng.uniform(0.1, 0.5)) for _ in range(150)]
-    drawn = [
-        heads.estimate(rng.poisson(mean_counts(cells, *at, 3e4)), exposure, tables) for at in truth
-    ]
+    exposure = heads.fold(cells.exposure_N.numpy())
+    truth = np.stack((rng.uniform(5000, 10000, 300), rng.uniform(0.1, 0.5, 300)), axis=1)
+    means = tables.shape_at(truth[:, 0], np.log(truth[:, 0] / truth[:, 1])) * exposure
+    means *= 3e4 / means.sum(axis=1, keepdims=True)
+    drawn = [heads.estimate_folded(rng.poisson(m), exposure, tables) for m in means]
     z = np.abs(pulls(drawn, truth))
-    assert 0.58 < (z < 1).mean() < 0.79
-    assert (z < 2).mean() > 0.9
+    assert (np.abs((z < 1).mean(axis=0) - 0.683) < 0.08).all()
+    assert ((z < 2).mean(axis=0) > 0.92).all()
     assert z.max() < 5
 
 
@@ -179,3 +184,13 @@ def test_a_beam_beside_the_detector_with_its_centre_unknown(tables):
     assert abs(e.photon_energy_eV - 7000) < 2 * e.photon_energy_sigma_eV
     assert abs(e.clen_m - 0.15) < 2 * e.clen_sigma_m
     assert e.is_narrow
+
+
+@pytest.mark.parametrize(("n_misses", "n_used"), [(5, 5), (1, 11)])
+def test_hits_are_used_only_where_misses_are_few(cells, tables, n_misses, n_used):
+    mean, exposure = mean_counts(cells, 7000, 0.15, 1e4), cells.exposure_N.numpy()
+    misses, hits = (SeriesPosterior.empty(tables) for _ in range(2))
+    for series, n in ((misses, n_misses), (hits, 10)):
+        for _ in range(n):
+            series.add(mean, exposure)
+    assert with_hits_if_needed(misses, hits).n_frames == n_used

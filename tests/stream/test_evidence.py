@@ -41,8 +41,8 @@ def slot_of(ring: Ring, entry: int, frame: int) -> int:
 def test_workers_add_up(ring: Ring, entry: int) -> None:
     evidence = Evidence(ring)
     for frame, role in enumerate((2, 3, 2)):
-        evidence.add(entry, role, slot_of(ring, entry, frame), 1, ONE, EXPOSURE)
-    total = Evidence(Ring(ring.fd, ring.layout)).total(entry, 1, N_BINS)
+        evidence.add(entry, role, slot_of(ring, entry, frame), 1, ONE, EXPOSURE, is_hit=False)
+    total = Evidence(Ring(ring.fd, ring.layout)).total(entry, 1, N_BINS, is_hit=False)
     np.testing.assert_array_equal(total.counts, 3 * ONE)
     np.testing.assert_array_equal(total.exposure, 3 * EXPOSURE)
     assert total.n_frames == evidence.n_frames(entry) == 3
@@ -50,32 +50,34 @@ def test_workers_add_up(ring: Ring, entry: int) -> None:
 
 def test_a_frame_that_is_judged_again_counts_once(ring: Ring, entry: int) -> None:
     evidence, slot = Evidence(ring), slot_of(ring, entry, 0)
-    evidence.add(entry, 2, slot, 1, ONE, EXPOSURE)
-    evidence.add(entry, 3, slot, 1, ONE, EXPOSURE)  # its worker died before handing it on
+    evidence.add(entry, 2, slot, 1, ONE, EXPOSURE, is_hit=False)
+    evidence.add(
+        entry, 3, slot, 1, ONE, EXPOSURE, is_hit=True
+    )  # its worker died before handing it on
     assert evidence.n_frames(entry) == 1
 
 
 def test_a_worker_killed_while_adding_leaves_its_last_whole_frame(ring: Ring, entry: int) -> None:
     evidence = Evidence(ring)
-    evidence.add(entry, 2, slot_of(ring, entry, 0), 1, ONE, EXPOSURE)
-    place = ring.evidence[entry, 2]
+    evidence.add(entry, 2, slot_of(ring, entry, 0), 1, ONE, EXPOSURE, is_hit=False)
+    place = ring.evidence[entry, 2, 0]
     place["copies"][1 - int(place["active"])]["counts"] = np.nan  # half written
-    np.testing.assert_array_equal(evidence.total(entry, 1, N_BINS).counts, ONE)
-    evidence.add(entry, 2, slot_of(ring, entry, 1), 1, ONE, EXPOSURE)
-    np.testing.assert_array_equal(evidence.total(entry, 1, N_BINS).counts, 2 * ONE)
+    np.testing.assert_array_equal(evidence.total(entry, 1, N_BINS, is_hit=False).counts, ONE)
+    evidence.add(entry, 2, slot_of(ring, entry, 1), 1, ONE, EXPOSURE, is_hit=False)
+    np.testing.assert_array_equal(evidence.total(entry, 1, N_BINS, is_hit=False).counts, 2 * ONE)
 
 
 def test_a_later_header_forgets_what_was_counted_before(ring: Ring, entry: int) -> None:
     evidence = Evidence(ring)
-    evidence.add(entry, 2, slot_of(ring, entry, 0), 0, ONE, EXPOSURE)
-    evidence.add(entry, 3, slot_of(ring, entry, 1), 1, ONE[:4], EXPOSURE[:4])
+    evidence.add(entry, 2, slot_of(ring, entry, 0), 0, ONE, EXPOSURE, is_hit=False)
+    evidence.add(entry, 3, slot_of(ring, entry, 1), 1, ONE[:4], EXPOSURE[:4], is_hit=False)
     assert evidence.n_frames(entry) == 1
-    assert evidence.total(entry, 1, 4).n_frames == 1
+    assert evidence.total(entry, 1, 4, is_hit=False).n_frames == 1
 
 
 def test_the_next_series_in_an_entry_starts_from_nothing(ring: Ring, entry: int) -> None:
     evidence = Evidence(ring)
-    evidence.add(entry, 2, slot_of(ring, entry, 0), 1, ONE, EXPOSURE)
+    evidence.add(entry, 2, slot_of(ring, entry, 0), 1, ONE, EXPOSURE, is_hit=False)
     evidence.store(entry, {"n_frames": 1, "look": -1})
     assert evidence.is_settled(entry)
     ring.series["key"][entry] += 1

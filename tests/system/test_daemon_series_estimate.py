@@ -64,6 +64,7 @@ def test_a_series_tells_energy_and_camera_length_and_a_right_header_raises_no_al
     hits = rows[rows["outcome"] == b"hit"]
     assert len(hits)
     assert (hits["tells_parameters"] == 1).all()
+    assert sum(summary["d_min_A_hits"].values()) == len(hits)
     assert ((hits["d_min_A"] > 1.5) & (hits["d_min_A"] < 10)).all()
 
 

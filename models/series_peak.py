@@ -66,8 +66,8 @@ def newton(n: Array, w: Array, tables: HeadTables, energy_eV: float, ratio: floa
             return None
         if (np.abs(step) < CLOSE * np.sqrt(np.diag(covariance))).all():
             shift = float(at[2]), float(at[3])
-            marginal: Array = covariance[:2, :2].astype(np.float64)
-            return Peak(float(at[0]), float(at[1]), marginal, shift)
+            least: Array = np.array(covariance[:2, :2], np.float64)
+            return Peak(float(at[0]), float(at[1]), least, shift)
     return None
 
 
