@@ -1,7 +1,8 @@
 """The ledger: one row per announced frame with its whole decision (design section 7).
 
 One rule: a frame gets exactly one row, in the order in which verdicts arrive. `/ledger` is one
-compound dataset, because one append then costs one write however many columns there are. A
+compound dataset, because one append then costs one write however many columns there are;
+`/learned` is added when it is closed (`learned.py`). A
 row's fields are the keys of a published `Record` but for the peaks, which stand in the hit
 files; the same table, one dataset a column, is `/entry/hitfinder` of a hit file. Unknown is NaN
 for a real number, -1 for a whole one and empty for text.
@@ -61,6 +62,9 @@ ROW = np.dtype(
         ("model", _text(64)),
         ("n_photons", "<i8"),
         ("background_photons_per_px", "<f8"),
+        ("learned_by", "<i4"),
+        ("n_learned", "<i8"),
+        ("flux_scale", "<f8"),
         ("t_detector_ns", "<i8"),
         ("t_received_ns", "<i8"),
         ("t_published_ns", "<i8"),
