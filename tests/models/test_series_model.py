@@ -16,6 +16,9 @@ GEOMETRY = Geometry(SHAPE, PIXEL, (128.5, 135.0))
 VALID = np.ones(SHAPE, np.bool_)
 
 
+SETTLED = learned.entries(learned.Kind.SETTLED, [-1], 0, -1)
+
+
 @pytest.fixture(scope="module")
 def pipeline() -> Pipeline:
     # Far from both, whatever the calibration: a detector this small is not what it was made on.
@@ -93,7 +96,8 @@ def test_patterns_that_come_again_are_not_taken_for_hot_pixels(pipeline: Pipelin
         is_hit = rng.random() < hit_fraction
         images.append(with_hot(k, patterns[rng.integers(8)] if is_hit else []))
         truth.append(is_hit)
-    context = pipeline.begin(GEOMETRY, VALID)
+    # Before hot pixels are known, spots of a single pixel each are no evidence at all.
+    context = pipeline.begin(GEOMETRY, VALID, SETTLED)
     assert [j.is_hit for j in judge_all(pipeline, context, images)] == truth
     assert context.valid.all()
 
@@ -103,8 +107,8 @@ def test_no_spot_of_the_shipped_patterns_is_masked(pipeline: Pipeline):
     center = (detector.center_px[0] - 0.5, detector.center_px[1] - 0.5)
     geometry = Geometry(detector.shape, (75e-6, 75e-6), center)
     source = FrameSource(FrameSettings(("09",), hit_fraction=0.5), 1, detector)
-    context = pipeline.begin(geometry, ~detector.gap_mask.reshape(detector.shape))
-    untaught = pipeline.begin(geometry, context.valid)
+    context = pipeline.begin(geometry, ~detector.gap_mask.reshape(detector.shape), SETTLED)
+    untaught = pipeline.begin(geometry, context.valid, SETTLED)
     for k in range(100):
         image = source.draw(k).image
         (judged,) = pipeline.judge([image], context)
