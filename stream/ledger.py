@@ -1,7 +1,8 @@
 """The ledger: one row per announced frame with its whole decision (design section 7).
 
 One rule: a frame gets exactly one row, in the order in which verdicts arrive. `/ledger` is one
-compound dataset, because one append then costs one write however many columns there are. A
+compound dataset, because one append then costs one write however many columns there are;
+`/learned` is added when it is closed (`learned.py`). A
 row's fields are the keys of a published `Record` but for the peaks, which stand in the hit
 files; the same table, one dataset a column, is `/entry/hitfinder` of a hit file. Unknown is NaN
 for a real number, -1 for a whole one and empty for text.
@@ -61,6 +62,9 @@ ROW = np.dtype(
         ("model", _text(64)),
         ("n_photons", "<i8"),
         ("background_photons_per_px", "<f8"),
+        ("learned_by", "<i4"),
+        ("n_learned", "<i8"),
+        ("flux_scale", "<f8"),
         ("t_detector_ns", "<i8"),
         ("t_received_ns", "<i8"),
         ("t_published_ns", "<i8"),
@@ -125,8 +129,8 @@ def _or_fill(value: Any, fill: Any) -> Any:
 class Ledger:
     """`ledger.h5`, open for appending; knows which frames have their row and where they lie."""
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        self._path, self._file = path, file
+    def __init__(self, file: h5py.File, path: Path) -> None:
+        self._file, self._path = file, path  # a file that was renamed tells its old name
         self._rows = Columns([file["ledger"]])
         self._seen = bytearray()
         self._places: dict[int, tuple[str, int]] = {}
@@ -143,7 +147,7 @@ class Ledger:
             said = {k: plain_text(v) if isinstance(v, str) else v for k, v in attributes.items()}
             file["ledger"].attrs.update({"unknown": UNKNOWN_NOTE, **said})
 
-        return cls(path, create_growing(path, build))
+        return cls(create_growing(path, build), path)
 
     @property
     def attributes(self) -> h5py.AttributeManager:
@@ -154,7 +158,7 @@ class Ledger:
     def reopen(cls, path: Path) -> Ledger:
         """Carry on with a ledger whose writer is dead and whose flag is cleared."""
         rows = read_ledger(path)
-        ledger = cls(path, reopen_growing(path))
+        ledger = cls(reopen_growing(path), path)
         ledger._note(rows)
         return ledger
 
