@@ -129,8 +129,8 @@ def _or_fill(value: Any, fill: Any) -> Any:
 class Ledger:
     """`ledger.h5`, open for appending; knows which frames have their row and where they lie."""
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        self._path, self._file = path, file
+    def __init__(self, file: h5py.File, path: Path) -> None:
+        self._file, self._path = file, path  # a file that was renamed tells its old name
         self._rows = Columns([file["ledger"]])
         self._seen = bytearray()
         self._places: dict[int, tuple[str, int]] = {}
@@ -147,7 +147,7 @@ class Ledger:
             said = {k: plain_text(v) if isinstance(v, str) else v for k, v in attributes.items()}
             file["ledger"].attrs.update({"unknown": UNKNOWN_NOTE, **said})
 
-        return cls(path, create_growing(path, build))
+        return cls(create_growing(path, build), path)
 
     @property
     def attributes(self) -> h5py.AttributeManager:
@@ -158,7 +158,7 @@ class Ledger:
     def reopen(cls, path: Path) -> Ledger:
         """Carry on with a ledger whose writer is dead and whose flag is cleared."""
         rows = read_ledger(path)
-        ledger = cls(path, reopen_growing(path))
+        ledger = cls(reopen_growing(path), path)
         ledger._note(rows)
         return ledger
 
