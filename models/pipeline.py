@@ -350,7 +350,7 @@ class Pipeline:
             n_photons=pooled.n_photons,
             background_photons_per_px=float(part.background.photons_per_px_B[row]),
             n_saturated=pooled.n_saturated,
-            radial_counts=np.stack((counts, exposure)).astype(np.float32),
+            radial_counts=np.stack((counts, exposure), dtype=np.float32),
             n_learned=context.series.version,
             flux_scale=context.series.flux_scale(float(part.background.photons_per_px_B[row])),
         )
