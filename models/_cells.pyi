@@ -48,6 +48,6 @@ def merge(
     boxes: Array,
     frames_and_each: tuple[int, int],
     floor_and_cell_px: tuple[float, float],
-    edges: tuple[float, ...],
+    edges: PerScale,
     /,
 ) -> None: ...

@@ -158,12 +158,18 @@ def merge_compiled(candidates: Candidates, n_keep: int = CONSIDERED) -> Boxes:
     """Do as `merge_torch` does, to the bit, of rows that fall as a scan's do."""
     n_batch, n_scales, n_each = candidates.evidence.shape
     columns = np.empty((6, n_batch, min(n_keep, n_scales * n_each)), np.float32)
+    evidence, rest, ss, fs, mean = (c.contiguous().numpy() for c in candidates.columns())
+    smallest, small, large, largest = SCALES_PX
     _cells.merge(
-        *(c.contiguous().numpy() for c in candidates.columns()),
+        evidence,
+        rest,
+        ss,
+        fs,
+        mean,
         columns,
         (n_batch, n_each),
         (FLOOR, CELL_PX),
-        tuple(map(float, SCALES_PX)),
+        (smallest, small, large, largest),
     )
     return Boxes(torch.from_numpy(columns))
 
@@ -210,7 +216,9 @@ def look_closer(
     )
     if looks is not None:
         n = len(evidence)
-        ratio, found = (np.concatenate((a[:n], b)) for a, b in zip(looks, (ratio, found), strict=True))
+        ratio, found = (
+            np.concatenate((a[:n], b)) for a, b in zip(looks, (ratio, found), strict=True)
+        )
     looks = ratio, found
     order = np.argsort(-ratio.max(axis=1), kind="stable")
     width = found[order, 2].astype(np.intp)
