@@ -6,12 +6,28 @@
 
 #include "_cells.h"
 
-/* A box goes if any before it reaches it. */
-static void hide_overlapped(const float *ss, const float *fs, const float *size, uint8_t *kept, size_t count) {
-    for (size_t k = 0; k < count; k++) {
-        size_t p = 0;
-        while (p < k && fmaxf(fabsf(ss[k] - ss[p]), fabsf(fs[k] - fs[p])) > (size[k] + size[p]) / 2) p++;
-        kept[k] = p == k;
+enum { EVIDENCE, REST, SS, FS, MEAN, EDGE, N_BOX_COLUMNS };
+
+/* Join the rows of the scales, each by falling evidence, to one; of equals the smaller box comes first. A box is
+ * hidden if any before it reaches it. `from` holds the columns of N_SCALES rows, `to` those of the joined row. */
+static void merge_scales(const float *const from[N_COLUMNS], float *const to[N_BOX_COLUMNS], const float edge[N_SCALES],
+                         float floor, float cell_px, size_t n_each, size_t n_keep) {
+    size_t next[N_SCALES] = {0};
+    for (size_t k = 0; k < n_keep; k++) {
+        size_t best = N_SCALES;
+        for (size_t s = 0; s < N_SCALES; s++)
+            if (next[s] < n_each &&
+                (best == N_SCALES || from[EVIDENCE][s * n_each + next[s]] > from[EVIDENCE][best * n_each + next[best]]))
+                best = s;
+        size_t at = best * n_each + next[best]++, p = 0;
+        for (size_t c = 0; c < N_COLUMNS; c++) to[c][k] = from[c][at];
+        to[EDGE][k] = edge[best];
+        if (to[EVIDENCE][k] > floor) {
+            float ss = to[SS][k], fs = to[FS][k], size = fmaxf(edge[best] / cell_px, 1);
+            while (p < k && fmaxf(fabsf(ss - to[SS][p]), fabsf(fs - to[FS][p])) > (size + fmaxf(to[EDGE][p] / cell_px, 1)) / 2)
+                p++;
+        }
+        if (p < k || !(to[EVIDENCE][k] > floor)) to[EVIDENCE][k] = to[REST][k] = floor;
     }
 }
 
@@ -132,15 +148,33 @@ static PyObject *py_tails(PyObject *Py_UNUSED(module), PyObject *args) {
     return fit ? Py_NewRef(Py_None) : NULL;
 }
 
-PyDoc_STRVAR(hide_doc, "hide_overlapped(ss, fs, size, kept) -> None");
+PyDoc_STRVAR(merge_doc, "merge(evidence, rest, ss, fs, mean, boxes, (frames, each), (floor, cell_px), edges) -> None\n\n"
+                        "Fill boxes (6, frames, kept) from (frames, scales, each).");
 
-static PyObject *py_hide(PyObject *Py_UNUSED(module), PyObject *args) {
-    Py_buffer v[4];
-    if (!PyArg_ParseTuple(args, "y*y*y*w*", &v[0], &v[1], &v[2], &v[3])) return NULL;
-    size_t count = (size_t)v[3].len;
-    int fit = holds(&v[0], "ss", count, 4) && holds(&v[1], "fs", count, 4) && holds(&v[2], "size", count, 4);
-    if (fit) hide_overlapped(v[0].buf, v[1].buf, v[2].buf, v[3].buf, count);
-    for (int k = 0; k < 4; k++) PyBuffer_Release(&v[k]);
+static PyObject *py_merge(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer v[N_COLUMNS + 1];
+    Py_ssize_t frames, each;
+    float floor, cell_px, edge[N_SCALES];
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*w*(nn)(ff)(ffff)", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &frames, &each, &floor,
+                          &cell_px, &edge[0], &edge[1], &edge[2], &edge[3]))
+        return NULL;
+    int fit = in_range(frames, N_SCALES) && in_range(frames * N_SCALES, each);
+    size_t n_frames = (size_t)frames, n_each = (size_t)each, n_rows = fit ? n_frames * N_BOX_COLUMNS : 1;
+    size_t n_keep = (size_t)v[5].len / sizeof(float) / n_rows;
+    for (int c = 0; c < N_COLUMNS; c++) fit = fit && holds(&v[c], "candidates", n_frames * N_SCALES * n_each, 4);
+    fit = fit && holds(&v[5], "boxes", n_rows * n_keep, 4);
+    if (fit && n_keep > N_SCALES * n_each) {
+        PyErr_Format(PyExc_ValueError, "%zu boxes of %zu", n_keep, N_SCALES * n_each);
+        fit = 0;
+    }
+    for (size_t b = 0; fit && b < n_frames; b++) {
+        const float *from[N_COLUMNS];
+        float *to[N_BOX_COLUMNS];
+        for (size_t c = 0; c < N_COLUMNS; c++) from[c] = (const float *)v[c].buf + b * N_SCALES * n_each;
+        for (size_t c = 0; c < N_BOX_COLUMNS; c++) to[c] = (float *)v[5].buf + (c * n_frames + b) * n_keep;
+        merge_scales(from, to, edge, floor, cell_px, n_each, n_keep);
+    }
+    for (int k = 0; k < N_COLUMNS + 1; k++) PyBuffer_Release(&v[k]);
     return fit ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -148,7 +182,7 @@ static PyMethodDef methods[] = {
     {"background", py_background, METH_VARARGS, background_doc},
     {"scan", py_scan, METH_VARARGS, scan_doc},
     {"neg_log10_tails", py_tails, METH_VARARGS, tails_doc},
-    {"hide_overlapped", py_hide, METH_VARARGS, hide_doc},
+    {"merge", py_merge, METH_VARARGS, merge_doc},
     {NULL, NULL, 0, NULL},
 };
 

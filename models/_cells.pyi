@@ -39,4 +39,15 @@ def scan(
     /,
 ) -> None: ...
 def neg_log10_tails(n: Array, mean: Array, tails: Array, /) -> None: ...
-def hide_overlapped(ss: Array, fs: Array, size: Array, kept: Array, /) -> None: ...
+def merge(
+    evidence: Array,
+    rest: Array,
+    ss: Array,
+    fs: Array,
+    mean: Array,
+    boxes: Array,
+    frames_and_each: tuple[int, int],
+    floor_and_cell_px: tuple[float, float],
+    edges: PerScale,
+    /,
+) -> None: ...

@@ -104,6 +104,19 @@ LOOK(uint8_t, UINT8_MAX)
 LOOK(uint16_t, UINT16_MAX)
 LOOK(uint32_t, UINT32_MAX)
 
+/* Ask for the memory of a window ahead of its use. */
+static void ask_for(const frame *f, int64_t ss, int64_t fs) {
+    int64_t first = fs < REACH ? 0 : fs - REACH, last = fs + REACH >= f->width ? f->width - 1 : fs + REACH;
+    int64_t top = ss < REACH ? 0 : ss - REACH, bottom = ss + REACH >= f->height ? f->height - 1 : ss + REACH;
+    for (int64_t row = top; row <= bottom; row++) {
+        int64_t left = row * f->width + first, right = row * f->width + last;
+        __builtin_prefetch((const char *)f->image + left * f->itemsize);
+        __builtin_prefetch((const char *)f->image + right * f->itemsize);
+        __builtin_prefetch(f->valid + left);
+        __builtin_prefetch(f->valid + right);
+    }
+}
+
 /* A pixel counts at most one more than its neighbours have above background. */
 static void tame(window *w, float background) {
     float tamed[SPAN * SPAN];
@@ -433,6 +446,7 @@ static PyObject *py_log_ratios(PyObject *Py_UNUSED(module), PyObject *args) {
         f.image = v[IMAGE].buf, f.valid = v[VALID].buf, f.itemsize = itemsize, f.height = height, f.width = width;
         for (size_t p = 0; p < n_places; p++) {
             int64_t ss = middle[2 * p], fs = middle[2 * p + 1];
+            if (p + 1 < n_places) ask_for(&f, middle[2 * p + 2], middle[2 * p + 3]);
             if (itemsize == 1) look_uint8_t(&w, v[IMAGE].buf, v[VALID].buf, height, width, ss, fs);
             else if (itemsize == 2) look_uint16_t(&w, v[IMAGE].buf, v[VALID].buf, height, width, ss, fs);
             else look_uint32_t(&w, v[IMAGE].buf, v[VALID].buf, height, width, ss, fs);

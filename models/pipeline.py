@@ -28,8 +28,9 @@ from hitfinder.models.frontend import (
 )
 from hitfinder.models.gate import GateMode, sigmoid
 from hitfinder.models.geometry import Geometry
+from hitfinder.models.host_gate import HostGate
 from hitfinder.models.judgement import Judgement
-from hitfinder.models.places import Boxes, look_closer, merge, stack_places
+from hitfinder.models.places import Boxes, Places, look_closer, merge
 from hitfinder.models.series_model import SeriesModel
 from hitfinder.models.spots import MAX_PEAKS, Spots, locate, no_spots
 from hitfinder.models.uploads import Uploader
@@ -190,7 +191,7 @@ class Pipeline:
         if threshold is None:
             threshold = self.weights.calibration.threshold(self.mode, max_false_positive_rate)
         self.threshold = float(threshold)
-        self._net = self.weights.net  # a few thousand products: no device is worth the way there
+        self._gate = HostGate(self.weights.net)
         self._uploader = Uploader(device)
 
     def begin(
@@ -276,10 +277,9 @@ class Pipeline:
                     )
                     for row, k in enumerate(batch)
                 ]
-                logits = self._net(stack_places(seen))[0].numpy()
                 for row, k in enumerate(batch):
                     judged.append(
-                        self._one(row, images[k], pooled[k], part, logits[row], cells, context)
+                        self._one(row, images[k], pooled[k], part, seen[row], cells, context)
                     )
         return judged
 
@@ -316,10 +316,11 @@ class Pipeline:
         image: Image,
         pooled: Pooled,
         part: Evidence,
-        logits: NDArray[np.float32],
+        seen: Places,
         cells: CellTables,
         context: SeriesContext,
     ) -> Judgement:
+        logits = self._gate.judge(seen.features)
         p_any, p_spots3 = (float(p) for p in sigmoid(self.weights.calibration.scores(logits)))
         p_hit = p_any if self.mode is GateMode.ANY else p_spots3
         is_hit = p_hit > self.threshold
@@ -330,7 +331,7 @@ class Pipeline:
             one = scan.Candidates(*(c[row : row + 1] for c in part.candidates.columns()))
             n_boxes = int((one.evidence > MIN_SPOT_EVIDENCE).sum())
             boxes = merge(one, max(min(n_boxes, MAX_PEAKS), 1)).of_frame(0)
-            peaks = self._locate(image, context, boxes)
+            peaks = self._locate(image, context, boxes, seen)
             counts, exposure = outside_boxes(part, row, cells, boxes)
             estimate = heads.estimate(counts, exposure, context.heads)
         return Judgement(
@@ -349,13 +350,17 @@ class Pipeline:
             n_photons=pooled.n_photons,
             background_photons_per_px=float(part.background.photons_per_px_B[row]),
             n_saturated=pooled.n_saturated,
-            radial_counts=np.stack((counts, exposure)).astype(np.float32),
+            radial_counts=np.stack((counts, exposure), dtype=np.float32),
             n_learned=context.series.version,
             flux_scale=context.series.flux_scale(float(part.background.photons_per_px_B[row])),
         )
 
     def _locate(
-        self, image: Image, context: SeriesContext, boxes: tuple[NDArray[np.float32], ...]
+        self,
+        image: Image,
+        context: SeriesContext,
+        boxes: tuple[NDArray[np.float32], ...],
+        seen: Places,
     ) -> Spots:
         """Return the spots of a hit: what its boxes are at full resolution."""
         found = look_closer(
@@ -366,8 +371,10 @@ class Pipeline:
             # It is a hit for other reasons; an unknown hot pixel is one peak more.
             trust_bright_pixels=True,
             n_places=MAX_PEAKS,
+            # The gate's looks are these where it trusted bright pixels too.
+            looks=seen.looks if context.series.knows_hot_pixels else None,
         )
-        spot_logits = self._net.spot_logits(torch.from_numpy(found.features[None]))[0].numpy()
+        spot_logits = self._gate.spot_logits(found.features)
         p = self.weights.calibration.spot_probability(spot_logits)
         best = np.argsort(-p, kind="stable")
         best = best[: max(int((p >= MIN_SPOT_PROBABILITY).sum()), 1)]

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hitfinder.models import _places
+from hitfinder.models import _cells, _places
 from hitfinder.models.frontend import CELL_PX
 from hitfinder.models.scan import FLOOR, SCALES_PX, Candidates, suppress
 
@@ -60,6 +60,7 @@ BLUR2_PX2 = 1 / 6
 """Variance that a pixel's size and a centre between pixels add."""
 
 Float = NDArray[np.float32]
+Looks = tuple[Float, Float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +73,7 @@ class Places:
         fs: (n,) centre in pixels.
         sigma_px: (n,) width that explains most.
         background_per_px: (n,) photons expected.
+        looks: what `log_ratios` said of all boxes looked at, in their order.
     """
 
     features: Float
@@ -79,6 +81,7 @@ class Places:
     fs: Float
     sigma_px: Float
     background_per_px: Float
+    looks: Looks
 
     def __len__(self) -> int:
         return len(self.ss)
@@ -130,31 +133,49 @@ def ratio_table() -> Table:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Boxes:
-    """Boxes of all scales that no stronger one hides, (B, K) each, by falling evidence.
+    """Boxes of all scales that no stronger one hides, by falling evidence.
 
-    Columns as in `Candidates`; `edge_px` is 1 for a single pixel of a cell. Hidden and empty ones
-    hold `FLOOR` evidence.
+    Attributes:
+        columns: float32 (6, B, K): the columns of `Candidates`, and the box's edge in pixels, 1
+            for a single pixel of a cell. Hidden and empty ones hold `FLOOR` evidence and rest.
     """
 
-    evidence: torch.Tensor
-    rest: torch.Tensor
-    ss: torch.Tensor
-    fs: torch.Tensor
-    mean: torch.Tensor
-    edge_px: torch.Tensor
-
-    def columns(self) -> tuple[torch.Tensor, ...]:
-        """Return all columns in the order of the fields."""
-        return self.evidence, self.rest, self.ss, self.fs, self.mean, self.edge_px
+    columns: torch.Tensor
 
     def of_frame(self, row: int) -> tuple[Float, ...]:
         """Return the columns of one frame, (K,) each, without hidden and empty ones."""
-        kept = self.evidence[row] > FLOOR
-        return tuple(c[row][kept].cpu().numpy() for c in self.columns())
+        columns = self.columns[:, row].cpu().numpy()
+        return tuple(columns[:, columns[0] > FLOOR])
 
 
 def merge(candidates: Candidates, n_keep: int = CONSIDERED) -> Boxes:
     """Join the scales of each frame: the strongest box at a place hides those that overlap it."""
+    on_cpu = candidates.evidence.device.type == "cpu"
+    return merge_compiled(candidates, n_keep) if on_cpu else merge_torch(candidates, n_keep)
+
+
+def merge_compiled(candidates: Candidates, n_keep: int = CONSIDERED) -> Boxes:
+    """Do as `merge_torch` does, to the bit, of rows that fall as a scan's do."""
+    n_batch, n_scales, n_each = candidates.evidence.shape
+    columns = np.empty((6, n_batch, min(n_keep, n_scales * n_each)), np.float32)
+    evidence, rest, ss, fs, mean = (c.contiguous().numpy() for c in candidates.columns())
+    smallest, small, large, largest = SCALES_PX
+    _cells.merge(
+        evidence,
+        rest,
+        ss,
+        fs,
+        mean,
+        columns,
+        (n_batch, n_each),
+        (FLOOR, CELL_PX),
+        (smallest, small, large, largest),
+    )
+    return Boxes(torch.from_numpy(columns))
+
+
+def merge_torch(candidates: Candidates, n_keep: int = CONSIDERED) -> Boxes:
+    """Do as `merge` does, on any device: the definition."""
     scales = torch.tensor(SCALES_PX, dtype=torch.float32, device=candidates.ss.device)
     edge_px = scales[None, :, None].expand(candidates.evidence.shape)
     columns = (*candidates.columns(), edge_px)
@@ -162,9 +183,8 @@ def merge(candidates: Candidates, n_keep: int = CONSIDERED) -> Boxes:
     order = order[:, :n_keep]
     evidence, rest, ss, fs, mean, edge_px = (c.flatten(1).gather(1, order) for c in columns)
     hidden = ~suppress(evidence, ss, fs, (edge_px / CELL_PX).clamp(min=1))
-    return Boxes(
-        evidence.masked_fill(hidden, FLOOR), rest.masked_fill(hidden, FLOOR), ss, fs, mean, edge_px
-    )
+    evidence, rest = (c.masked_fill(hidden, FLOOR) for c in (evidence, rest))
+    return Boxes(torch.stack((evidence, rest, ss, fs, mean, edge_px)))
 
 
 def look_closer(
@@ -174,6 +194,7 @@ def look_closer(
     beam_center_px: tuple[float, float],
     trust_bright_pixels: bool,
     n_places: int = PLACES,
+    looks: Looks | None = None,
 ) -> Places:
     """Look at the best boxes of one frame in its pixels.
 
@@ -184,11 +205,21 @@ def look_closer(
         beam_center_px: (fs, ss) pixel index.
         trust_bright_pixels: False lets no pixel count more than its neighbours vouch for.
         n_places: boxes looked at, the best.
+        looks: of the first of these boxes, if they were looked at before.
     """
-    evidence, rest, ss, fs, mean, edge_px = (column[:n_places] for column in boxes)
+    boxes = [column[:n_places] for column in boxes]
+    evidence, rest = boxes[:2]
+    n_known = 0 if looks is None else len(looks[0])
+    ss, fs, mean, edge_px = (column[n_known:] for column in boxes[2:])
     ratio, found = log_ratios(
         image, valid, (ss, fs, mean, edge_px), beam_center_px, trust_bright_pixels
     )
+    if looks is not None:
+        n = len(evidence)
+        ratio, found = (
+            np.concatenate((a[:n], b)) for a, b in zip(looks, (ratio, found), strict=True)
+        )
+    looks = ratio, found
     order = np.argsort(-ratio.max(axis=1), kind="stable")
     width = found[order, 2].astype(np.intp)
     reach = np.maximum(2 * np.array(WIDTHS_PX, np.float32)[width], np.float32(SAME_SPOT_PX))
@@ -206,15 +237,7 @@ def look_closer(
     features[:, -3] = np.hypot(at_fs - beam_center_px[0], at_ss - beam_center_px[1]) / 1000
     features[:, -2] = np.log10(found[order, 3])
     features[:, -1] = np.log10(found[order, 5])
-    return Places(features, at_ss, at_fs, np.array(WIDTHS_PX, np.float32)[width], per_px)
-
-
-def stack_places(of_frames: Sequence[Places]) -> torch.Tensor:
-    """Return what the gate takes of the places of several frames, float32 (B, `PLACES`, F)."""
-    stacked = np.zeros((len(of_frames), PLACES, N_FEATURES), np.float32)
-    for row, found in zip(stacked, of_frames, strict=True):
-        row[: len(found)] = found.features[:PLACES]
-    return torch.from_numpy(stacked)
+    return Places(features, at_ss, at_fs, np.array(WIDTHS_PX, np.float32)[width], per_px, looks)
 
 
 def log_ratios(
@@ -223,7 +246,7 @@ def log_ratios(
     boxes: tuple[Float, Float, Float, Float],
     beam_center_px: tuple[float, float],
     trust_bright_pixels: bool,
-) -> tuple[Float, Float]:
+) -> Looks:
     """Climb to the best spot of each width near each box.
 
     Args:

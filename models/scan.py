@@ -277,22 +277,6 @@ def suppress(
         fs_BK: centre, cells.
         size_BK: box edge, cells.
     """
-    if evidence_BK.device.type != "cpu":
-        return suppress_torch(evidence_BK, ss_BK, fs_BK, size_BK)
-    kept = np.empty(evidence_BK.shape, np.bool_)
-    ss, fs, size = (t.contiguous().numpy() for t in (ss_BK, fs_BK, size_BK))
-    for b, row in enumerate(kept):
-        _cells.hide_overlapped(ss[b], fs[b], size[b], row)
-    return torch.from_numpy(kept) & (evidence_BK > FLOOR)
-
-
-def suppress_torch(
-    evidence_BK: torch.Tensor,
-    ss_BK: torch.Tensor,
-    fs_BK: torch.Tensor,
-    size_BK: torch.Tensor,
-) -> torch.Tensor:
-    """Return what `suppress` does, on any device: the definition."""
     apart = torch.maximum(
         (ss_BK[:, :, None] - ss_BK[:, None, :]).abs(),
         (fs_BK[:, :, None] - fs_BK[:, None, :]).abs(),

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hitfinder.models import background, scan
+from hitfinder.models import background, places, scan
 from hitfinder.models.frontend import CellTables, cell_tables, pool_frame, stack_maps
 from hitfinder.models.geometry import Geometry
 
@@ -117,14 +117,24 @@ def test_compiled_tails_are_those_of_torch():
         )
 
 
-def test_compiled_suppression_is_that_of_torch():
-    generator = torch.Generator().manual_seed(3)
-    ss, fs = torch.rand((2, 2, 128), generator=generator).mul_(80).round_().div_(2)
-    size = 2.0 ** torch.randint(0, 3, (2, 128), generator=generator)
-    evidence = torch.linspace(30, scan.FLOOR, 128).repeat(2, 1)
-    kept = scan.suppress(evidence, ss, fs, size)
-    assert 0 < kept.sum() < kept.numel()
-    assert kept.equal(scan.suppress_torch(evidence, ss, fs, size))
+@settings(max_examples=40, deadline=None)
+@given(
+    n_each=st.integers(1, 40),
+    n_keep=st.integers(1, 200),
+    span=st.sampled_from([5, 80]),
+    n_levels=st.sampled_from([3, 1000]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_compiled_merging_is_that_of_torch(n_each, n_keep, span, n_levels, seed):
+    """To the bit, ties and empty places included."""
+    rng = np.random.default_rng(seed)
+    shape = (2, len(scan.SCALES_PX), n_each)
+    evidence = -np.sort(-rng.integers(-n_levels // 3, n_levels, shape) * 30 / n_levels, axis=2)
+    columns = [np.maximum(evidence, scan.FLOOR), rng.normal(size=shape)]
+    columns += [rng.integers(0, 2 * span, shape) / 2 for _ in range(2)] + [rng.random(shape)]
+    found = scan.Candidates(*(torch.from_numpy(c.astype(np.float32)) for c in columns))
+    compiled, defined = places.merge_compiled(found, n_keep), places.merge_torch(found, n_keep)
+    assert compiled.columns.equal(defined.columns)
 
 
 def test_tables_that_do_not_fit_are_refused():

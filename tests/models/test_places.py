@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from hitfinder.models import places
 from hitfinder.models.gate import GateNet
-from hitfinder.models.places import ABSENT, WIDTHS_PX, log_ratios, look_closer, stack_places
+from hitfinder.models.host_gate import HostGate
+from hitfinder.models.places import WIDTHS_PX, log_ratios, look_closer
 
 Array = NDArray[np.float64]
 
@@ -156,8 +157,19 @@ def test_no_box_no_place_and_the_gate_takes_it():
     nothing = tuple(np.zeros(0, np.float32) for _ in range(6))
     found = look_closer(spot(0, 1.0), np.ones((128, 128), np.bool_), nothing, (0.0, 0.0), True)
     assert len(found) == 0
-    stacked = stack_places([found, looked_at(spot(60, 1.8))])
-    assert (stacked[0, :, 0] == ABSENT).all()
-    logits, spots = GateNet()(stacked)
-    assert logits[0, 0] < -10 < 10 < logits[1, 0]
-    assert spots.shape == (2, places.PLACES)
+    gate = HostGate(GateNet())
+    assert gate.judge(found.features)[0] < -10
+    assert gate.judge(looked_at(spot(60, 1.8)).features)[0] > 10
+
+
+def test_boxes_that_were_looked_at_are_not_looked_at_again():
+    image, every = spot(60, 1.8), np.ones((128, 128), np.bool_)
+    rows = (9, 5, 3), (9, 5, 3), (15, 5, 25), (17, 20, 9), (0.16, 0.64, 0.16), (4, 8, 4)
+    boxes = tuple(column(*row) for row in rows)
+    whole = look_closer(image, every, boxes, (64.0, 64.0), True)
+    for n in (1, 2, 3):
+        first = look_closer(image, every, boxes, (64.0, 64.0), True, n)
+        again = look_closer(image, every, boxes, (64.0, 64.0), True, looks=first.looks)
+        np.testing.assert_array_equal(again.features, whole.features)
+        fewer = look_closer(image, every, boxes, (64.0, 64.0), True, n, whole.looks)
+        np.testing.assert_array_equal(fewer.features, first.features)
