@@ -19,6 +19,7 @@
 #define SPAN (2 * REACH + 1)
 #define MAX_WIDTHS 8
 #define LEVELS 8 /* intensities looked at: one vector */
+#define TOGETHER 4 /* pixels of a climb worked out side by side: their sums do not wait for each other */
 #define MAX_STEPS 12
 #define NEAREST 14 /* pixels from the place to its neighbourhood, along ring or radius */
 #define FAR_ON_RING 94
@@ -29,14 +30,11 @@
 #define CHANCE_SIGMA 2 /* a strip above mean + 2 sqrt(mean) + 1 photons is no chance */
 #define CHANCE_PHOTONS 1
 #define PRIOR_PHOTONS 4
+#define MOST_PHOTONS (1 << 20) /* of a pixel beside a place: a strip's sum fits 32 bits */
 #define WORTH_NEIGHBOURS (-3.0f)
 #define NEAR 2 /* pixels that vouch for a bright one lie within a square of this half width */
 
-typedef struct {
-    int16_t y, x;
-    float n;
-    uint32_t table; /* of the background expected there */
-} lit;
+typedef float levels __attribute__((vector_size(LEVELS * sizeof(float)), aligned(sizeof(float))));
 
 typedef struct {
     const void *image;
@@ -56,9 +54,12 @@ typedef struct {
     float lowest_octave, steps_per_octave; /* of the backgrounds */
     size_t n_widths, n_rows, n_backgrounds;
     int n_photons, is_hidden;
-    lit photons[SPAN * SPAN];
+    /* Pixels that are lit, row by row; what is expected there, as the table's first row of that background. */
+    int32_t y[SPAN * SPAN], x[SPAN * SPAN], table[SPAN * SPAN];
+    float n[SPAN * SPAN];
+    int32_t row_first[SPAN + 1]; /* of these, by row */
     uint32_t hidden[SPAN]; /* a bit for each pixel of a row that cannot be seen */
-    float known[SPAN * SPAN]; /* values of the climb under way, NaN where not asked for yet */
+    uint32_t known[SPAN]; /* the same for those that the climb under way has been at */
 } window;
 
 /* Set the bits of flags that are not zero; flags are 0 or 1. */
@@ -81,6 +82,7 @@ static uint32_t bits_of(const uint8_t flags[32]) {
         for (int y = 0; y < SPAN; y++) {                                                                           \
             int64_t row = ss + y - REACH, corner = row * width + fs - REACH;                                       \
             uint8_t seen[32] = {0}, some[32] = {0};                                                                \
+            w->row_first[y] = w->n_photons;                                                                        \
             if (row >= 0 && row < height)                                                                          \
                 for (int64_t x = left; x < right; x++) {                                                           \
                     TYPE n = image[corner + x];                                                                    \
@@ -89,12 +91,13 @@ static uint32_t bits_of(const uint8_t flags[32]) {
                 }                                                                                                  \
             for (uint32_t bits = bits_of(some); bits; bits &= bits - 1) {                                          \
                 int x = __builtin_ctz(bits);                                                                       \
-                float n = (float)image[corner + x];                                                                \
-                w->photons[w->n_photons++] = (lit){(int16_t)(y - REACH), (int16_t)(x - REACH), n, 0};              \
+                w->y[w->n_photons] = y - REACH, w->x[w->n_photons] = x - REACH;                                    \
+                w->n[w->n_photons++] = (float)image[corner + x];                                                   \
             }                                                                                                      \
             w->hidden[y] = ~bits_of(seen) & ((1u << SPAN) - 1);                                                    \
             w->is_hidden |= w->hidden[y] != 0;                                                                     \
         }                                                                                                          \
+        w->row_first[SPAN] = w->n_photons;                                                                         \
     }
 
 LOOK(uint8_t, UINT8_MAX)
@@ -105,16 +108,14 @@ LOOK(uint32_t, UINT32_MAX)
 static void tame(window *w, float background) {
     float tamed[SPAN * SPAN];
     for (int k = 0; k < w->n_photons; k++) {
-        lit p = w->photons[k];
-        tamed[k] = p.n;
-        if (p.n < 2 || p.n < background + 4 * sqrtf(background) + 1) continue;
+        float n = tamed[k] = w->n[k];
+        if (n < 2 || n < background + 4 * sqrtf(background) + 1) continue;
         float others = -background * ((2 * NEAR + 1) * (2 * NEAR + 1) - 1);
         for (int q = 0; q < w->n_photons; q++)
-            if (q != k && abs(w->photons[q].y - p.y) <= NEAR && abs(w->photons[q].x - p.x) <= NEAR)
-                others += w->photons[q].n;
-        tamed[k] = fminf(p.n, 1 + fmaxf(others, 0));
+            if (q != k && abs(w->y[q] - w->y[k]) <= NEAR && abs(w->x[q] - w->x[k]) <= NEAR) others += w->n[q];
+        tamed[k] = fminf(n, 1 + fmaxf(others, 0));
     }
-    for (int k = 0; k < w->n_photons; k++) w->photons[k].n = tamed[k];
+    memcpy(w->n, tamed, (size_t)w->n_photons * sizeof *tamed);
 }
 
 /* Share of a spot's photons that falls where it can be seen. */
@@ -131,48 +132,71 @@ static float seen_share(const window *w, int width, int y, int x) {
     return seen;
 }
 
-/* Log likelihood ratios of the intensities for a spot of a width at a pixel of the window; returns the largest. */
-FAST static float ratios(const window *w, int width, int y, int x, float *restrict of_level) {
+typedef struct {
+    int y[TOGETHER], x[TOGETHER];
+    float best[TOGETHER]; /* of the intensities */
+    levels ratio[TOGETHER]; /* log likelihood ratio of each intensity */
+} trial;
+
+/* Work out the log likelihood ratios for spots of a width at some pixels of the window. */
+FAST static void try_pixels(const window *w, int width, int count, trial *t) {
     const float *rows = w->gain + (size_t)w->first[width] * LEVELS;
-    int reach2 = w->reach[width] * w->reach[width];
-    float sum[LEVELS] = {0}, best = -INFINITY;
-    for (int k = 0; k < w->n_photons; k++) {
-        int dy = w->photons[k].y - y, dx = w->photons[k].x - x, d2 = dy * dy + dx * dx;
-        if (d2 > reach2) continue;
-        const float *row = rows + ((size_t)w->photons[k].table * w->n_rows + (size_t)d2) * LEVELS;
-        float n = w->photons[k].n;
-        for (int j = 0; j < LEVELS; j++) sum[j] += n * row[j];
+    int reach = w->reach[width], beyond = reach * reach + 1, top = t->y[0], bottom = t->y[0];
+    for (int c = 1; c < TOGETHER; c++) {
+        top = t->y[c] < top ? t->y[c] : top;
+        bottom = t->y[c] > bottom ? t->y[c] : bottom;
     }
-    float seen = w->is_hidden ? seen_share(w, width, y, x) : 1;
-    for (int j = 0; j < LEVELS; j++) {
-        of_level[j] = sum[j] - w->intensity[j] * seen;
-        best = of_level[j] > best ? of_level[j] : best;
+    top = top - reach < -REACH ? -REACH : top - reach, bottom = bottom + reach > REACH ? REACH : bottom + reach;
+    size_t first = (size_t)w->row_first[top + REACH], n_lit = (size_t)w->row_first[bottom + REACH + 1] - first;
+    const int32_t *restrict lit_y = w->y + first, *restrict lit_x = w->x + first, *restrict table = w->table + first;
+    const float *restrict lit_n = w->n + first;
+    uint32_t row[TOGETHER][SPAN * SPAN];
+    for (int c = 0; c < TOGETHER; c++) {
+        int y = t->y[c], x = t->x[c];
+        for (size_t k = 0; k < n_lit; k++) {
+            int dy = lit_y[k] - y, dx = lit_x[k] - x, d2 = dy * dy + dx * dx;
+            row[c][k] = (uint32_t)((table[k] + (d2 < beyond ? d2 : beyond)) * LEVELS);
+        }
     }
-    return best;
+    levels sum[TOGETHER] = {{0}};
+    for (size_t k = 0; k < n_lit; k++)
+        for (int c = 0; c < TOGETHER; c++) sum[c] += lit_n[k] * *(const levels *)(rows + row[c][k]);
+    for (int c = 0; c < count; c++) {
+        float seen = w->is_hidden ? seen_share(w, width, t->y[c], t->x[c]) : 1;
+        t->ratio[c] = sum[c] - *(const levels *)w->intensity * seen;
+        t->best[c] = -INFINITY;
+        for (int j = 0; j < LEVELS; j++) t->best[c] = t->ratio[c][j] > t->best[c] ? t->ratio[c][j] : t->best[c];
+    }
 }
 
-/* What a spot of this width explains at a pixel, worked out once. */
-static float value_at(window *w, int width, int y, int x) {
-    float *known = &w->known[(y + REACH) * SPAN + x + REACH], of_level[LEVELS];
-    if (isnan(*known)) *known = ratios(w, width, y, x, of_level);
-    return *known;
+/* Move to the first of the best of some pixels, if it is better than where the climb is. */
+static void move_to_better(const window *w, int width, trial *t, int count, int at[2], float *best, levels *of_level) {
+    for (int c = count; c < TOGETHER; c++) t->y[c] = t->y[0], t->x[c] = t->x[0];
+    try_pixels(w, width, count, t);
+    for (int c = 0; c < count; c++)
+        if (t->best[c] > *best) *best = t->best[c], at[0] = t->y[c], at[1] = t->x[c], *of_level = t->ratio[c];
 }
 
-/* Climb from the better of two starts to the pixel where a spot of this width explains most. */
-static void climb(window *w, int width, int start[2][2], int at[2]) {
-    memset(w->known, 0xff, sizeof w->known); /* all NaN */
-    float best = value_at(w, width, start[0][0], start[0][1]);
-    int second = value_at(w, width, start[1][0], start[1][1]) > best;
-    at[0] = start[second][0], at[1] = start[second][1];
-    best = value_at(w, width, at[0], at[1]);
+/* Climb from the better of two starts to the pixel where a spot of this width explains most; pixels are looked at
+ * once, as none that was is better than where the climb is. */
+static void climb(window *w, int width, int start[2][2], int at[2], levels *of_level) {
+    float best = -INFINITY;
+    trial t = {.y = {start[0][0], start[1][0]}, .x = {start[0][1], start[1][1]}};
+    memset(w->known, 0, sizeof w->known);
+    for (int c = 0; c < 2; c++) w->known[t.y[c] + REACH] |= 1u << (t.x[c] + REACH);
+    move_to_better(w, width, &t, 2, at, &best, of_level);
     for (int step = 0; step < MAX_STEPS; step++) {
-        int from[2] = {at[0], at[1]};
+        int from[2] = {at[0], at[1]}, count = 0;
         for (int y = from[0] - 1; y <= from[0] + 1; y++)
             for (int x = from[1] - 1; x <= from[1] + 1; x++) {
-                if (abs(y) > REACH || abs(x) > REACH) continue;
-                float value = value_at(w, width, y, x);
-                if (value > best) best = value, at[0] = y, at[1] = x;
+                if (abs(y) > REACH || abs(x) > REACH || w->known[y + REACH] >> (x + REACH) & 1) continue;
+                w->known[y + REACH] |= 1u << (x + REACH);
+                t.y[count] = y, t.x[count++] = x;
+                if (count < TOGETHER) continue;
+                move_to_better(w, width, &t, count, at, &best, of_level);
+                count = 0;
             }
+        if (count) move_to_better(w, width, &t, count, at, &best, of_level);
         if (at[0] == from[0] && at[1] == from[1]) break;
     }
 }
@@ -190,16 +214,16 @@ static void starts(const window *w, int half, int start[2][2]) {
     float most = 0, total = 0, y = 0, x = 0;
     start[0][0] = start[0][1] = 0;
     for (int k = 0; k < w->n_photons; k++) {
-        lit p = w->photons[k];
-        if (abs(p.y) > half || abs(p.x) > half) continue;
-        total += p.n, y += p.n * p.y, x += p.n * p.x;
-        if (p.n > most) most = p.n, start[0][0] = p.y, start[0][1] = p.x;
+        if (abs(w->y[k]) > half || abs(w->x[k]) > half) continue;
+        total += w->n[k], y += w->n[k] * (float)w->y[k], x += w->n[k] * (float)w->x[k];
+        if (w->n[k] > most) most = w->n[k], start[0][0] = w->y[k], start[0][1] = w->x[k];
     }
     start[1][0] = total > 0 ? (int)lrintf(y / total) : 0, start[1][1] = total > 0 ? (int)lrintf(x / total) : 0;
 }
 
 /* Average over the intensities; returns the place of the largest in `level`. */
-static float mixed(const window *w, const float *of_level, int *level) {
+static float mixed(const window *w, const levels *ratio, int *level) {
+    levels of_level = *ratio;
     float best = -INFINITY, sum = 0;
     for (int j = 0; j < LEVELS; j++)
         if (of_level[j] + w->log_prior[j] > best) best = of_level[j] + w->log_prior[j], *level = j;
@@ -207,32 +231,38 @@ static float mixed(const window *w, const float *of_level, int *level) {
     return best + logf(sum);
 }
 
-/* Which of the table's backgrounds is nearest. */
-static size_t row_of(const window *w, float background) {
-    float row = rintf((log2f(background) - w->lowest_octave) * w->steps_per_octave);
-    if (!(row > 0)) return 0;
-    return row < (float)(w->n_backgrounds - 1) ? (size_t)row : w->n_backgrounds - 1;
+/* The first row of the table's nearest background. */
+static int32_t row_of(const window *w, float background) {
+    float nearest = rintf((log2f(background) - w->lowest_octave) * w->steps_per_octave);
+    size_t last = w->n_backgrounds - 1;
+    return (int32_t)(w->n_rows * (!(nearest > 0) ? 0 : nearest < (float)last ? (size_t)nearest : last));
 }
 
-/* Photons of a pixel anywhere, or -1 where it cannot be seen. */
-static float photons_at(const frame *f, float ss, float fs) {
-    int64_t row = lrintf(ss), column = lrintf(fs);
-    if (row < 0 || row >= f->height || column < 0 || column >= f->width) return -1;
-    size_t at = (size_t)(row * f->width + column);
-    if (!f->valid[at]) return -1;
-    uint32_t top = f->itemsize == 1 ? UINT8_MAX : f->itemsize == 2 ? UINT16_MAX : UINT32_MAX, n;
-    if (f->itemsize == 2) n = ((const uint16_t *)f->image)[at];
-    else n = f->itemsize == 1 ? ((const uint8_t *)f->image)[at] : ((const uint32_t *)f->image)[at];
-    return n == top ? -1 : (float)n;
-}
+#define ACROSS (SPAN + 2) /* one beyond each end */
 
 typedef struct {
-    float photons[SPAN + 2], pixels[SPAN + 2]; /* by distance across, one beyond each end */
+    int32_t photons[ACROSS], pixels[ACROSS]; /* by distance across */
 } strip;
 
-static void add(strip *s, int across, float n) {
-    if (n < 0) return;
-    s->photons[across + REACH + 1] += n, s->pixels[across + REACH + 1] += 1;
+/* Add the pixels of a line across a strip: at start + (from + distance + lift) slope. */
+FAST static void add_across(strip *restrict s, const frame *f, const float start[2], const float slope[2], float from,
+                            float lift) {
+    int32_t at[ACROSS], inside[ACROSS], height = (int32_t)f->height, width = (int32_t)f->width;
+    float ss0 = start[0], fs0 = start[1], ss_slope = slope[0], fs_slope = slope[1];
+    for (int k = 0; k < ACROSS; k++) {
+        float d = from + (float)(k - REACH - 1) + lift;
+        int32_t row = (int32_t)rintf(ss0 + d * ss_slope), column = (int32_t)rintf(fs0 + d * fs_slope);
+        inside[k] = (row >= 0) & (row < height) & (column >= 0) & (column < width);
+        at[k] = inside[k] ? row * width + column : 0;
+    }
+    for (int k = 0; k < ACROSS; k++) {
+        uint32_t n, top;
+        if (f->itemsize == 2) n = ((const uint16_t *)f->image)[at[k]], top = UINT16_MAX;
+        else if (f->itemsize == 1) n = ((const uint8_t *)f->image)[at[k]], top = UINT8_MAX;
+        else n = ((const uint32_t *)f->image)[at[k]], top = UINT32_MAX;
+        int32_t seen = inside[k] & (f->valid[at[k]] != 0) & (n != top);
+        s->photons[k] += seen ? (int32_t)(n < MOST_PHOTONS ? n : MOST_PHOTONS) : 0, s->pixels[k] += seen;
+    }
 }
 
 /* Raise each factor to how many times the background the strip beside the place has, unless that may be chance:
@@ -242,7 +272,7 @@ static void raise_to(const strip *s, float background, float factor[SPAN]) {
         for (int k = 0; k < SPAN; k++) {
             float n = 0, pixels = 0;
             for (int j = k + 1 - half; j <= k + 1 + half; j++)
-                if (j >= 0 && j < SPAN + 2) n += s->photons[j], pixels += s->pixels[j];
+                if (j >= 0 && j < ACROSS) n += (float)s->photons[j], pixels += (float)s->pixels[j];
             float expected = background * pixels;
             if (n < expected + CHANCE_SIGMA * sqrtf(expected) + CHANCE_PHOTONS) continue;
             factor[k] = fmaxf(factor[k], (n + PRIOR_PHOTONS) / (expected + PRIOR_PHOTONS));
@@ -263,22 +293,19 @@ static void along_ring(const frame *f, float radius, const float out[2], float t
         if (abs(step) < NEAREST) continue;
         float angle = (float)step / radius, c = cosf(angle), s = sinf(angle), lift = tilt * (float)step;
         float turned[2] = {c * out[0] - s * out[1], s * out[0] + c * out[1]};
-        for (int across = -REACH - 1; across <= REACH + 1; across++) {
-            float d = radius + (float)across + lift;
-            add(&beside, across, photons_at(f, f->centre[0] + d * turned[0], f->centre[1] + d * turned[1]));
-        }
+        add_across(&beside, f, f->centre, turned, radius, lift);
     }
     raise_to(&beside, background, factor);
 }
 
 static void along_ray(const frame *f, float radius, const float out[2], float background, float factor[SPAN]) {
     strip beside = {{0}, {0}};
+    const float beside_ray[2] = {-out[1], out[0]};
     for (int step = -FAR_ON_RAY; step <= FAR_ON_RAY; step++) {
         float d = radius + (float)step;
         if (abs(step) < NEAREST || d < 0) continue;
-        for (int across = -REACH - 1; across <= REACH + 1; across++)
-            add(&beside, across, photons_at(f, f->centre[0] + d * out[0] - (float)across * out[1],
-                                            f->centre[1] + d * out[1] + (float)across * out[0]));
+        float start[2] = {f->centre[0] + d * out[0], f->centre[1] + d * out[1]};
+        add_across(&beside, f, start, beside_ray, 0, 0);
     }
     raise_to(&beside, background, factor);
 }
@@ -296,10 +323,9 @@ static float raise_background(window *w, const frame *f, const int32_t middle[2]
         along_ring(f, radius, out, (float)off / radius, background, of_ring);
     along_ray(f, radius, out, background, of_ray);
     for (int k = 0; k < w->n_photons; k++) {
-        lit *p = &w->photons[k];
-        float factor = fmaxf(of_ring[clamped((float)p->y * out[0] + (float)p->x * out[1])],
-                             of_ray[clamped((float)p->x * out[0] - (float)p->y * out[1])]);
-        p->table = (uint32_t)row_of(w, background * factor);
+        float y = (float)w->y[k], x = (float)w->x[k];
+        float factor = fmaxf(of_ring[clamped(y * out[0] + x * out[1])], of_ray[clamped(x * out[0] - y * out[1])]);
+        w->table[k] = row_of(w, background * factor);
     }
     return fmaxf(of_ring[REACH], of_ray[REACH]);
 }
@@ -310,11 +336,10 @@ enum { SS, FS, WIDTH, PHOTONS, BACKGROUND, RAISED, N_FOUND };
 static float best_spots(window *w, int start[2][2], const int32_t middle[2], float *ratio, float *found) {
     float best = -INFINITY;
     for (size_t k = 0; k < w->n_widths; k++) {
-        float of_level[LEVELS];
-        int strongest = 0, at[2];
-        climb(w, (int)k, start, at);
-        ratios(w, (int)k, at[0], at[1], of_level);
-        ratio[k] = mixed(w, of_level, &strongest) - w->log_chances[k];
+        levels of_level = {0};
+        int strongest = 0, at[2] = {start[0][0], start[0][1]};
+        climb(w, (int)k, start, at, &of_level);
+        ratio[k] = mixed(w, &of_level, &strongest) - w->log_chances[k];
         if (ratio[k] <= best) continue;
         best = ratio[k];
         found[SS] = (float)(middle[0] + at[0]), found[FS] = (float)(middle[1] + at[1]);
@@ -326,9 +351,9 @@ static float best_spots(window *w, int start[2][2], const int32_t middle[2], flo
 static void explain(window *w, const frame *f, int edge, float mean, int is_tame, const int32_t middle[2], float *ratio,
                     float *found) {
     float background = background_per_px(w, mean, edge);
-    uint32_t table = (uint32_t)row_of(w, background);
+    int32_t table = row_of(w, background);
     int start[2][2];
-    for (int k = 0; k < w->n_photons; k++) w->photons[k].table = table;
+    for (int k = 0; k < w->n_photons; k++) w->table[k] = table;
     if (is_tame) tame(w, background);
     starts(w, edge / 2 > 2 ? edge / 2 : 2, start);
     found[RAISED] = 1;
@@ -348,11 +373,11 @@ static int holds(const Py_buffer *view, const char *name, size_t n, size_t items
     return 0;
 }
 
-/* Whether every distance of every width has its row. */
+/* Whether every distance of every width has its row, and what is beyond its reach. */
 static int read_widths(window *w, const int32_t *first, const int32_t *reach) {
     for (size_t k = 0; k < w->n_widths; k++) {
         int64_t last = k + 1 < w->n_widths ? first[k + 1] : (int64_t)w->n_rows;
-        if (first[k] < 0 || reach[k] < 0 || reach[k] > REACH || first[k] + reach[k] * reach[k] >= last ||
+        if (first[k] < 0 || reach[k] < 0 || reach[k] > REACH || first[k] + reach[k] * reach[k] + 1 >= last ||
             last > (int64_t)w->n_rows) {
             PyErr_Format(PyExc_ValueError, "width %zu: rows %d to %d of reach %d", k, first[k], (int)last, reach[k]);
             return 0;
@@ -391,7 +416,7 @@ static PyObject *py_log_ratios(PyObject *Py_UNUSED(module), PyObject *args) {
     w.n_widths = (size_t)v[FIRST].len / sizeof(int32_t), w.n_rows = (size_t)v[SHARE].len / sizeof(float);
     w.n_backgrounds = w.n_rows ? (size_t)v[GAIN].len / (w.n_rows * LEVELS * sizeof(float)) : 0;
     if ((itemsize != 1 && itemsize != 2 && itemsize != 4) || height < 1 || width < 1 || height > INT32_MAX / width ||
-        w.n_widths < 1 || w.n_widths > MAX_WIDTHS || !w.n_backgrounds)
+        w.n_widths < 1 || w.n_widths > MAX_WIDTHS || !w.n_backgrounds || v[GAIN].len > INT32_MAX)
         PyErr_Format(PyExc_ValueError, "%zd x %zd pixels of %d bytes, %zu widths", height, width, itemsize, w.n_widths);
     else if (holds(&v[IMAGE], "image", n_px, (size_t)itemsize) && holds(&v[VALID], "valid", n_px, 1) &&
              holds(&v[MIDDLE], "middle", 2 * n_places, 4) && holds(&v[EDGE], "edge", n_places, 4) &&

@@ -24,7 +24,12 @@ class Evidence(StrEnum):
     SURROUNDINGS = "surroundings"  # background, radius and intensity of a place
 
 
-SURROUNDINGS = ("log10_background_per_px", "radius_kpx", "log10_intensity")
+SURROUNDINGS = (
+    "log10_background_per_px",
+    "radius_kpx",
+    "log10_intensity",
+    "log10_background_raised",
+)
 
 
 def take_away(net: GateNet, evidence: Sequence[Evidence]) -> None:

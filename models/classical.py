@@ -30,7 +30,7 @@ class ClassicalSettings:
 
     Attributes:
         min_snr: of pixels against the ring, and of peaks against their surroundings.
-        threshold: photons a pixel must exceed.
+        threshold: photons a pixel must exceed, 0 or more.
         min_pix_count: smallest peak, pixels.
         max_pix_count: largest peak, pixels.
         local_bg_radius_px: half width of the square around a peak that is its background.
@@ -70,13 +70,18 @@ def find_peaks(
     counts = np.where(used, image, 0).astype(np.float64)
     ring = radius.astype(np.int64)
     ring -= ring.min()
-    mean, sigma = _ring_statistics(counts, used, ring)
-    limit = np.maximum(s.threshold, mean + s.min_snr * sigma)[ring]
-    bright = used & (counts > limit) & (radius >= s.min_res_px) & (radius <= s.max_res_px)
+    lit = np.flatnonzero(counts)
+    n_used = np.asarray(np.bincount(ring.ravel(), used.ravel()), np.float64)
+    mean, sigma = _ring_statistics(counts.ravel()[lit], ring.ravel()[lit], n_used)
+    limit = np.maximum(s.threshold, mean + s.min_snr * sigma)[ring.ravel()[lit]]
+    r_lit = radius.ravel()[lit]
+    above = counts.ravel()[lit] > limit
+    bright = np.zeros(image.shape, np.bool_)
+    bright.ravel()[lit[above & (r_lit >= s.min_res_px) & (r_lit <= s.max_res_px)]] = True
     labels, n_labels = ndimage.label(bright, np.ones((3, 3), np.int64))
     if not n_labels:
         return no_spots()
-    return _measure(counts, used, bright, labels, n_labels, mean[ring], s)
+    return _measure(counts, used, bright, labels, n_labels, mean, ring, s)
 
 
 def _radius(geometry: Geometry) -> Float:
@@ -85,19 +90,22 @@ def _radius(geometry: Geometry) -> Float:
     return np.asarray(np.hypot(x[None, :], y[:, None]))
 
 
-def _ring_statistics(
-    counts: Float, used: NDArray[np.bool_], ring: NDArray[np.int64]
-) -> tuple[Float, Float]:
-    """Return mean and sigma per ring, by repeated clipping."""
-    n_rings = int(ring.max()) + 1
-    index, values = ring[used], counts[used]
+def _ring_statistics(counts: Float, ring: NDArray[np.int64], n_used: Float) -> tuple[Float, Float]:
+    """Return mean and sigma per ring, by repeated clipping.
+
+    Args:
+        counts: of the lit pixels; all others hold 0, which no clip takes away.
+        ring: of the lit pixels.
+        n_used: counting pixels of each ring.
+    """
+    n_rings = len(n_used)
     limit = np.full(n_rings, np.inf)
     mean = sigma = np.zeros(n_rings)
     for _ in range(N_CLIPS):
-        keep = values <= limit[index]
-        n = np.bincount(index[keep], minlength=n_rings)
-        total = np.bincount(index[keep], values[keep], n_rings)
-        square = np.bincount(index[keep], np.square(values[keep]), n_rings)
+        keep = counts <= limit[ring]
+        n = n_used - np.bincount(ring[~keep], minlength=n_rings)
+        total = np.bincount(ring[keep], counts[keep], n_rings)
+        square = np.bincount(ring[keep], np.square(counts[keep]), n_rings)
         few = n < MIN_RING_PIXELS
         total, square = (np.where(few, a.sum() / max(n.sum(), 1), a) for a in (total, square))
         n = np.where(few, 1, n)
@@ -114,45 +122,50 @@ def _measure(
     labels: NDArray[np.int32],
     n_labels: int,
     mean: Float,
+    ring: NDArray[np.int64],
     s: ClassicalSettings,
 ) -> Spots:
     """Return peaks of the right size whose surroundings let them stand."""
-    index = np.arange(1, n_labels + 1)
-    size = np.bincount(labels.ravel(), minlength=n_labels + 1)[1:]
-    index = index[(size >= s.min_pix_count) & (size <= s.max_pix_count)]
-    if not len(index):
+    ss, fs = np.divmod(np.flatnonzero(bright), bright.shape[1])
+    size = np.bincount(labels[ss, fs], minlength=n_labels + 1)[1:]
+    chosen = (size >= s.min_pix_count) & (size <= s.max_pix_count)
+    if not chosen.any():
         return no_spots()
-    excess = np.where(bright, np.maximum(counts - mean, 1e-9), 0.0)
-    centre = np.array(ndimage.center_of_mass(excess, labels, index))
-    window = 2 * s.local_bg_radius_px + 1
-    around = used & ~bright
-    at = tuple(np.rint(centre).astype(np.int64).T)
-    n_around = _box_at(around.astype(np.float64), at, window)
-    total = _box_at(counts * around, at, window)
-    square = _box_at(counts * counts * around, at, window)
+
+    def per_peak(weights: Float) -> Float:
+        return np.asarray(np.bincount(labels[ss, fs], weights, n_labels + 1)[1:][chosen])
+
+    photons = counts[ss, fs]
+    excess = np.maximum(photons - mean[ring[ss, fs]], 1e-9)
+    centre_ss, centre_fs = per_peak(excess * ss), per_peak(excess * fs)
+    centre_ss, centre_fs = (c / per_peak(excess) for c in (centre_ss, centre_fs))
+    at = tuple(np.rint(c).astype(np.int64) for c in (centre_ss, centre_fs))
+    n_around, total, square = _surroundings(counts, used & ~bright, at, s.local_bg_radius_px)
     n_safe = np.maximum(n_around, 1)
     local = total / n_safe
     # A nearly empty ring shows no scatter; Poisson says how much there must be.
-    noise = np.sqrt(np.maximum(square / n_safe - local * local, np.maximum(local, mean[at])))
-    n_pixels = np.bincount(labels.ravel(), minlength=n_labels + 1)[index]
-    intensity = ndimage.sum_labels(counts, labels, index) - local * n_pixels
-    peak = ndimage.maximum(counts, labels, index)
-    snr = (peak - local) / np.maximum(noise, 1e-6)
+    noise = np.sqrt(np.maximum(square / n_safe - local * local, np.maximum(local, mean[ring[at]])))
+    intensity = per_peak(photons) - local * size[chosen]
+    peak = np.zeros(n_labels + 1)
+    np.maximum.at(peak, labels[ss, fs], photons)
+    snr = (peak[1:][chosen] - local) / np.maximum(noise, 1e-6)
     keep = (snr >= s.min_snr) & (n_around > 0)
     order = np.flatnonzero(keep)[np.argsort(-snr[keep], kind="stable")]
-    columns = (centre[:, 1], centre[:, 0], intensity, snr, np.ones(len(index)))
+    columns = (centre_fs, centre_ss, intensity, snr, np.ones(len(snr)))
     return Spots(*(np.ascontiguousarray(c[order], np.float32) for c in columns))
 
 
-def _box_at(values: Float, at: tuple[NDArray[np.int64], ...], window: int) -> Float:
-    """Return the sum of `values` in a square around each place, 0 outside the frame."""
-    summed = np.pad(values, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    half = window // 2
-    low = [np.clip(a - half, 0, n) for a, n in zip(at, values.shape, strict=True)]
-    high = [np.clip(a + half + 1, 0, n) for a, n in zip(at, values.shape, strict=True)]
-    return np.asarray(
-        summed[high[0], high[1]]
-        - summed[low[0], high[1]]
-        - summed[high[0], low[1]]
-        + summed[low[0], low[1]]
-    )
+def _surroundings(
+    counts: Float, around: NDArray[np.bool_], at: tuple[NDArray[np.int64], ...], half: int
+) -> tuple[Float, Float, Float]:
+    """Return pixels, photons and their squares in a square around each place, on the frame."""
+    span = np.arange(-half, half + 1)
+    ss, fs = at[0][:, None, None] + span[:, None], at[1][:, None, None] + span
+    n_ss, n_fs = around.shape
+    inside = (ss >= 0) & (ss < n_ss) & (fs >= 0) & (fs < n_fs)
+    ss, fs = np.clip(ss, 0, n_ss - 1), np.clip(fs, 0, n_fs - 1)
+    counted = inside & around[ss, fs]
+    photons = counts[ss, fs] * counted
+    sums = (a.sum((1, 2), dtype=np.float64) for a in (counted, photons, np.square(photons)))
+    n, total, square = sums
+    return n, total, square

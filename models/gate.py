@@ -62,11 +62,13 @@ class GateNet(nn.Module):
         """Return logits_B2 and spot_logits_BK; absent places have `FAINTEST`."""
         spot_BK = self.spot_logits(places_BKF)
         best_BT = spot_BK.topk(TOP, 1).values
+        # What a spot is must not be learned from frames with decoys, which teach spots3 alone.
+        third_BT = best_BT[:, 2:].detach()
         learned_any = self.any_branch(best_BT / SCALE)[:, 0]
-        learned_spots3 = self.spots3_branch(best_BT[:, 2:] / SCALE)[:, 0]
+        learned_spots3 = self.spots3_branch(third_BT / SCALE)[:, 0]
         # Strong places add up, faint ones fade out: the sum of log(1 + ratio) over the places.
         any_B = softplus(spot_BK).sum(1).clamp(1e-12, CEILING).expm1().log()
-        return torch.stack((any_B + learned_any, best_BT[:, 2] + learned_spots3), 1), spot_BK
+        return torch.stack((any_B + learned_any, third_BT[:, 0] + learned_spots3), 1), spot_BK
 
     def spot_logits(self, places_BKF: torch.Tensor) -> torch.Tensor:
         """Return spot_logits_BK of any number of places."""

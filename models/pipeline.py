@@ -284,9 +284,13 @@ class Pipeline:
         return judged
 
     def run(self, image: Image, geometry: Geometry | None = None) -> Judgement:
-        """Judge a single frame; without a geometry the beam is taken to be in the middle."""
+        """Judge a single frame; without a geometry the beam is taken to be in the middle.
+
+        Nothing can be learned from one frame: its bright pixels count as photons.
+        """
         geometry = geometry or Geometry.centred((image.shape[0], image.shape[1]))
-        context = self.begin(geometry, np.ones(geometry.shape, np.bool_))
+        known = learned.entries(learned.Kind.SETTLED, [0], 0, -1)
+        context = self.begin(geometry, np.ones(geometry.shape, np.bool_), known)
         return self.judge([image], context)[0]
 
     def _batches(
@@ -359,8 +363,9 @@ class Pipeline:
             context.valid,
             boxes,
             context.geometry.beam_center_px,
-            context.series.knows_hot_pixels,
-            MAX_PEAKS,
+            # It is a hit for other reasons; an unknown hot pixel is one peak more.
+            trust_bright_pixels=True,
+            n_places=MAX_PEAKS,
         )
         spot_logits = self._net.spot_logits(torch.from_numpy(found.features[None]))[0].numpy()
         p = self.weights.calibration.spot_probability(spot_logits)

@@ -91,7 +91,8 @@ class Table:
     Attributes:
         gain: float32 (backgrounds, rows, intensities), log(1 + intensity share / background).
         share: float32 (rows,), share of a spot's photons in one pixel at that distance.
-        first: int32 (widths,), row of distance 0; rows go by squared distance in pixels.
+        first: int32 (widths,), row of distance 0; rows go by squared distance in pixels, and
+            after the last comes one of what is beyond reach: 0.
         reach: int32 (widths,), pixels.
     """
 
@@ -115,7 +116,7 @@ def ratio_table() -> Table:
         total = np.exp(-d2[d2 <= far**2] / (2 * wide**2)).sum()
         first.append(sum(len(s) for s in shares))
         reach.append(far)
-        shares.append(np.exp(-np.arange(far**2 + 1) / (2 * wide**2)) / total)
+        shares.append(np.append(np.exp(-np.arange(far**2 + 1) / (2 * wide**2)) / total, 0.0))
     share = np.concatenate(shares)
     octaves = LOWEST_OCTAVE + np.arange(N_OCTAVES * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE
     ratio = share[:, None] * np.array(INTENSITIES) / np.exp2(octaves)[:, None, None]

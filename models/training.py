@@ -237,7 +237,8 @@ class _Course:
             pos_weight=self._positive_2,
             reduction="sum",
         )
-        known = labels_BK >= 0
+        # A decoy looks like a spot: taught that it is none, the gate would distrust weak spots.
+        known = (labels_BK >= 0) & (weights_B2[:, :1] > 0)
         each_spot = binary_cross_entropy_with_logits(
             spot_BK.float()[known], labels_BK[known].float(), reduction="sum"
         )

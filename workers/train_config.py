@@ -20,11 +20,11 @@ class FitSection(msgspec.Struct, forbid_unknown_fields=True):
     """`[train]`: how anything is fitted, and the seed of everything."""
 
     seed: int = 1
-    epochs: int = 120
+    epochs: int = 60
     batch: int = 256
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-3
-    plateau_epochs: int = 4
+    plateau_epochs: int = 3
     """Epochs without a smaller test loss before the rate shrinks by `plateau_factor`."""
     plateau_factor: float = 0.5
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -1,9 +1,9 @@
 """probixi 0.10 (MIT licence) as a reference, where it is installed.
 
 One rule: its public classes as they come: a noise model warmed and calibrated on the first frames
-of a series, the threshold for its own noise budget, both then frozen, as its pipeline does. Own
-settings are few: beam centre and mask are ours to state. It reads whole frames at 2.4 s each on a
-CPU core; it is made for GPUs.
+of a series, the threshold for its own noise budget, both then frozen, as its pipeline does. Beam
+centre and mask are stated. It is made for GPUs: a core takes 37 s to calibrate on 512 x 512 pixels
+and seconds for each 4M frame.
 """
 
 from __future__ import annotations

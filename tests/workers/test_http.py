@@ -66,7 +66,7 @@ def test_metrics_are_prometheus_text_with_units_in_the_names() -> None:
     assert 'quantile="0.99"' not in text
     assert 'hitfinder_series_photon_energy_eV{series="12"} 7001.5\n' in text
     assert 'hitfinder_series_clen_meters{series="12"} 0.15\n' in text
-    assert 'header_mismatch{' not in text
+    assert "header_mismatch{" not in text
 
 
 def test_bytes_from_the_wire_cannot_become_markup() -> None:
