@@ -114,9 +114,11 @@ class _Study:
             for plan in plans:
                 looking = [s for s in scorers if len(s.chosen(plan, o.subset))]
                 paths = [(s, self._path(plan, s)) for s in looking]
-                wanted = tuple((s, path) for s, path in paths if not path.exists())
-                if wanted:
-                    tasks.append(Task(plan, wanted, o.subset))
+                wanted = [(s, path) for s, path in paths if not path.exists()]
+                # The main table must not wait for slow scorers: each is a task of its own.
+                together = [tuple(w for w in wanted if not w[0].is_slow)]
+                together += [(w,) for w in wanted if w[0].is_slow]
+                tasks += [Task(plan, some, o.subset) for some in together if some]
         if tasks:
             shape = o.detector_shape
             score_all(tasks, self._folder, o.data, shape, o.processes, self._console)

@@ -72,7 +72,7 @@ def score_all(
     processes: int,
     console: Console,
 ) -> None:
-    """Score the series and keep the scores; the longest first, so that none is left alone."""
+    """Score the series and keep the scores; slow scorers last, else the longest first."""
     spawn = multiprocessing.get_context("spawn")
     done = spawn.Value("q", 0)
     given = (tuple(data), detector_shape, folder, done)
@@ -91,13 +91,17 @@ def score_all(
     ):
         bar = progress.add_task("frames", total=sum(t.n_frames for t in tasks))
         waiting: set[Future[None]] = {
-            pool.submit(_score, task) for task in sorted(tasks, key=lambda t: -t.n_frames)
+            pool.submit(_score, task) for task in sorted(tasks, key=_urgency)
         }
         while waiting:
             finished, waiting = wait(waiting, POLL_S, FIRST_COMPLETED)
             progress.update(bar, completed=done.value)
             for future in finished:
                 future.result()
+
+
+def _urgency(task: Task) -> tuple[bool, int]:
+    return any(name.is_slow for name, _ in task.wanted), -task.n_frames
 
 
 @dataclass(slots=True)
