@@ -60,7 +60,7 @@ def wire_series(
     """Return a series of dim frames; V2's unique id is made of the number unless given.
 
     Args:
-        has_spots: every second frame, from the first, shows twenty bright spots.
+        has_spots: every second frame, from the first, shows five spots of 150 photons.
         hot_pixels: flat indices of pixels that hold about 30 counts in every frame.
     """
     config = DetectorConfig(shape=shape, n_trigger=n_frames, trigger_mode="inte")
@@ -68,7 +68,9 @@ def wire_series(
     rng = np.random.default_rng([number, n_frames])
     pixels = [rng.poisson(0.05, shape).astype(np.uint16) for _ in range(n_frames)]
     for image in pixels[::2] if has_spots else []:
-        image.ravel()[rng.choice(image.size, 20, replace=False)] += 50
+        # Wider than a pixel: a lone bright one is no evidence until the hot ones are known.
+        for ss, fs in rng.integers(4, np.array(shape) - 4, (5, 2)):
+            np.add.at(image, tuple(np.rint(rng.normal((ss, fs), 1.0, (150, 2))).astype(int).T), 1)
     for image in pixels if hot_pixels else []:
         image.ravel()[hot_pixels] += rng.poisson(30, len(hot_pixels)).astype(np.uint16)
     encode = Encoder(protocol, "bslz4", "uint16")
