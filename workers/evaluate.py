@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from hitfinder.models.gate import GateMode
+from hitfinder.models.pipeline import Pipeline
 from hitfinder.models.weights import load
 from hitfinder.sim.physics import PULSE_PHOTONS, Detector
 from hitfinder.workers import evaluate_sections as sections
@@ -25,6 +26,7 @@ from hitfinder.workers.bench import describe_machine
 from hitfinder.workers.evaluate_cost import measure_cost
 from hitfinder.workers.evaluate_daemon import daemon_plans, judge_live
 from hitfinder.workers.evaluate_frames import digest, load_patterns
+from hitfinder.workers.evaluate_heads import HeadsPlan, study_heads
 from hitfinder.workers.evaluate_kinds import blank_kinds, chance_settings, held_out_settings
 from hitfinder.workers.evaluate_options import (
     FORGETFUL,
@@ -153,13 +155,17 @@ class _Study:
     def _key(self) -> str:
         """Return all that a section without series depends on."""
         o = self._options
-        counts = (self._n_patterns, o.subset, o.n_rounds, o.seed)
+        counts = (self._n_patterns, o.subset, o.n_rounds, o.n_head_frames, o.n_head_series, o.seed)
         return f"{self._ours.digest()} {counts}"
 
     def _make(self, part: str) -> Section:
         o, detector = self._options, Detector(shape=self._options.detector_shape)
         if part == "cost":
             return sections.cost(measure_cost(o.weights, detector, o.n_rounds))
+        if part == "heads":
+            n = o.n_head_frames
+            plan = HeadsPlan(n, max(n // 3, 2), max(n // 16, 2), o.n_head_series, o.seed)
+            return sections.heads(study_heads(Pipeline(o.weights), plan), o.out)
         n_patterns = {k: min(n, o.subset.n_patterns) for k, n in self._n_patterns.items()}
         plans = daemon_plans(n_patterns, o.seed)
         run = judge_live(plans, self._patterns, detector, o.weights, self._console)

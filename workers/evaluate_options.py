@@ -15,7 +15,7 @@ from hitfinder.workers.config import ConfigError
 from hitfinder.workers.evaluate_plans import STRENGTHS, Subset
 
 SCORED_PARTS = ("gate", "positions", "comparison", "held-out", "blanks", "calibration")
-PARTS = (*SCORED_PARTS, "trees", "cost", "daemon")
+PARTS = (*SCORED_PARTS, "trees", "heads", "cost", "daemon")
 OURS, FORGETFUL = "this gate", "series model off"
 RATE = 1e-3
 SUBSET_SETS = ("02", "05", "09")
@@ -38,6 +38,8 @@ class EvaluateOptions:
         subset: what slow scorers look at.
         n_chance: frames of a data set for the probabilities.
         n_rounds: times each step is timed.
+        n_head_frames: that the heads are judged by, over the continuous range.
+        n_head_series: of each length and data set, for the heads.
         ablation: label -> weights file.
         references: folder with weights of trained references; None for the untrained alone.
         processes: that draw and score.
@@ -57,6 +59,8 @@ class EvaluateOptions:
     subset: Subset = Subset(8, SUBSET_SETS)
     n_chance: int = 600
     n_rounds: int = 60
+    n_head_frames: int = 400
+    n_head_series: int = 10
     ablation: Mapping[str, Path] = field(default_factory=dict)
     references: Path | None = None
     processes: int = 2
@@ -71,6 +75,8 @@ QUICK = {
     "repeats": 1,
     "n_chance": 60,
     "n_rounds": 15,
+    "n_head_frames": 60,
+    "n_head_series": 3,
 }
 """Most of each that a quick look takes."""
 QUICK_SUBSET = 2

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from hitfinder.workers import evaluate_plots as plots
 from hitfinder.workers import evaluate_tables as tables
@@ -23,6 +26,8 @@ from hitfinder.workers.evaluate_gate import (
     gate_figures,
     position_figures,
 )
+from hitfinder.workers.evaluate_heads import Figures, HeadsStudy
+from hitfinder.workers.evaluate_heads_plot import draw_heads, lines_of
 from hitfinder.workers.evaluate_plans import N_HOT_PIXELS
 from hitfinder.workers.evaluate_report import Section
 from hitfinder.workers.evaluate_scores import Scored
@@ -49,6 +54,9 @@ least rate that they can tell: kind to scores whose meaning changes with the dat
 COST = """Thread time of one core, medians; a memcpy of the same 4M frame in the same minute."""
 DAEMON = """The same kind of series, sent by an emulated detector to `hitfinder-stream run`; rates
 from the rows of its ledgers. Hot pixels stay where they are from series to series."""
+HEADS = """Pixels only, without the header. `drawn water` goes straight into the rings, `judged`
+frames through the pipeline with their spots; thickness and beam centre jitter in all. The bound is
+Cramer and Rao's with scale and centre unknown; a Gaussian at the bound has a median of 0.67."""
 TREES = """Overlays and the water behind them as they lie in the tree; shipped threshold."""
 NO_TREES = "None given (`--data`)."
 WHOLE = "The same for those that can look at all frames of the series:"
@@ -112,6 +120,32 @@ def cost(measured: Cost) -> Section:
     """Return what judging costs beside the front end."""
     figures = {**asdict(measured), "gate_ms": measured.gate_ms, "x_memcpy": measured.x_memcpy}
     return Section("Cost", f"{COST}\n\n{tables.cost_table(measured)}", figures)
+
+
+def heads(study: HeadsStudy, out: Path) -> Section:
+    """Return what single frames and series tell of energy and camera length."""
+    draw_heads(study, out / "heads.png")
+    single = {"drawn": study.drawn, "judged": study.judged, **study.sets}
+    figures = {name: _single(rows) for name, rows in single.items()}
+    for (dataset, n_frames), rows in study.series.items():
+        worst = rows.error.max(axis=0).tolist()
+        middle = np.median(rows.error, axis=0).tolist()
+        figures[f"{dataset}, {n_frames} frames"] = {"median_eV_m": middle, "largest_eV_m": worst}
+    figures["header"] = {"honest": study.n_honest, "called_wrong": study.n_alarms}
+    text = "\n".join((HEADS, "", *lines_of(study)))
+    return Section("Photon energy and camera length", text, figures, ["heads.png"])
+
+
+def _single(rows: Figures) -> dict[str, Any]:
+    ratio, n_told = rows.error_over_bound()
+    return {
+        "frames": len(rows.rows),
+        "within_1_sigma": rows.coverage(1).tolist(),
+        "within_2_sigma": rows.coverage(2).tolist(),
+        "median_error_over_bound": ratio.tolist(),
+        "of": n_told.tolist(),
+        "setting_named": rows.named if rows.rows else None,
+    }
 
 
 def daemon(run: LiveRun, shipped: Mapping[str, float]) -> Section:

@@ -44,6 +44,8 @@ def options(out: Path) -> EvaluateOptions:
         out,
         path,
         parts=PARTS,
+        n_head_frames=8,
+        n_head_series=1,
         n_blanks=2,
         strengths=(0.05, 1.0),
         n_patterns=1,
