@@ -19,17 +19,13 @@ from hitfinder.workers.evaluate_gate import (
     ALL,
     FIRST_FRAMES,
     OUTPUTS,
-    RATES,
     SHIPPED,
     GateFigures,
     Point,
-    rate_name,
 )
 from hitfinder.workers.evaluate_plans import FREE, STRENGTHS
 from hitfinder.workers.evaluate_positions import PHOTON_EDGES, Positions
 from hitfinder.workers.evaluate_tree import TreeRate
-
-CUTS = (SHIPPED, *map(rate_name, RATES))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -112,8 +112,6 @@ class SmallResNet(nn.Module):
         return logits
 
 
-Classifier = GateCnn | OneConvolution | SmallResNet
-
 CLASSIFIERS: dict[str, type[GateCnn] | type[OneConvolution] | type[SmallResNet]] = {
     "gate_cnn": GateCnn,
     "one_convolution": OneConvolution,
