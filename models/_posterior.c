@@ -10,8 +10,8 @@
 #define ORDER 6
 #define ZOOM 17      /* energies */
 #define ACROSS 11    /* ratios at each of them */
-#define FINE 161     /* energies of the marginal */
-#define PARTS 7      /* of the conditional distribution of clen */
+#define FINE 121     /* energies of the marginal */
+#define PARTS 5      /* of the conditional distribution of clen */
 #define MAX_ZOOMS 4
 #define N_CLIMBS 2
 #define BEND_STEP 4e-3
@@ -131,7 +131,7 @@ static void follow(const grid *g, ridge *r, double *coarse) {
 static double half_width(const double *place, const double *weight, int n, double middle, double wide, double share) {
     double low = 0, high = 0;
     for (int k = 0; k < n; k++) high = fmax(high, fabs(place[k] - middle) + wide);
-    for (int turn = 0; turn < 24; turn++) {
+    for (int turn = 0; turn < 16; turn++) {
         double reach = (low + high) / 2, inside = 0;
         for (int k = 0; k < n; k++) {
             double d = fabs(place[k] - middle);
@@ -145,7 +145,7 @@ static double half_width(const double *place, const double *weight, int n, doubl
 
 /* Mean and 68 % half width of energy and clen, and the correlation of their errors. */
 static void integrate(const grid *g, const ridge *r, double dispersion, double share, double *answer) {
-    static const double part[PARTS] = {-1.465, -0.792, -0.366, 0, 0.366, 0.792, 1.465};
+    static const double part[PARTS] = {-1.400, -0.532, 0, 0.532, 1.400};
     double log_mass[ZOOM], centre[ZOOM], within[ZOOM], highest = -INFINITY;
     for (int k = 0; k < ZOOM; k++) highest = fmax(highest, r->top[k]);
     for (int k = 0; k < ZOOM; k++) {

@@ -16,8 +16,8 @@ from hitfinder.models.water import WaterTable, water_shape
 
 ENERGY_RANGE_EV = (5000.0, 10000.0)
 CLEN_RANGE_M = (0.1, 0.5)
-MOST_RINGS = 250
-"""8 px rings of the 4M bias a series by 2 eV."""
+MOST_RINGS = 125
+"""12 px rings of the 4M bias a series by less than 3 eV."""
 N_ENERGIES, RATIO_STEP = 14, 0.04
 """Coarse as the grid is, the likelihood is smooth on it: sixth-order interpolation between its
 nodes errs by less than 0.01 at 100 000 photons."""
