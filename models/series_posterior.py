@@ -21,8 +21,9 @@ FALSE_ALARMS = 1e-4
 FLOOR_EV, FLOOR_M = 50.0, 0.003
 """What the model of the background may be off by: a header within it is never called wrong."""
 LEAST_SHARE = 0.25
-"""Misses alone make the estimate if they hold this share of the photons: what the spots that are
-too faint to be found leave in a hit pulls a series of hits at 0.35 m by 100-180 eV."""
+"""Misses alone make the estimate if they hold this share of the photons: the spots too faint to be
+found pull a series of hits by 13 eV at 0.25 m and by 80-240 eV at 0.35 m. Where hits are needed,
+no header is compared."""
 FIRST_LOOK_PHOTONS = 2.0**19
 """Looks are taken at this many photons, twice as many, and so on: half a million is 4 frames of
 02, 50 of 09."""

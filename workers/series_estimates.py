@@ -113,7 +113,10 @@ class SeriesEstimates:
             **{n: getattr(found, n) for n in FOUND},
         }
         stated = geometry.geometry
-        seen = look(found, series.n_photons, said["look"], stated.photon_energy_eV, stated.clen_m)
+        header = stated.photon_energy_eV, stated.clen_m
+        # What spots leave behind in hits is no reason for an alarm.
+        is_clean = series.n_frames == misses_used
+        seen = look(found, series.n_photons, said["look"], *header) if is_clean else None
         if seen is not None:
             said["look"], said["header_chance"] = seen.number, seen.chance
             said["header_mismatch"] = said["header_mismatch"] or seen.is_mismatch
@@ -126,7 +129,6 @@ class SeriesEstimates:
                 found.photon_energy_sigma_eV,
                 found.clen_m,
                 found.clen_sigma_m,
-                stated.photon_energy_eV,
-                stated.clen_m,
+                *header,
             )
         self.evidence.store(entry, said)
