@@ -231,14 +231,18 @@ def sampled_set(
 
 
 def write_set(
-    path: Path, dataset: str, patterns: Sequence[tuple[Pattern, NDArray[np.float64]]], seed: int
+    path: Path,
+    dataset: str,
+    patterns: Sequence[tuple[Pattern, NDArray[np.float64]]],
+    seed: int,
+    simulator: str = "hitfinder.sim.sampled",
 ) -> None:
     """Write patterns in the layout of the recorded `peaks_NN.h5` (its README)."""
     setting, crystal = data_sets()[dataset], read_crystal()
     n_ss, n_fs = Detector().shape
     with h5py.File(path, "w") as file:
         file.attrs.update(
-            simulator="hitfinder.sim.sampled",
+            simulator=simulator,
             dataset=int(dataset),
             clen_m=setting.clen_m,
             photon_energy_eV=setting.photon_energy_eV,

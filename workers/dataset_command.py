@@ -54,7 +54,8 @@ def dataset(
         typer.Option(
             "--patterns",
             help="generator: another orientation each frame; shipped: 8 of pattern_sim's a set, "
-            "in turn; or the path of peaks_NN.h5 files or of a tree.",
+            "in turn; or the path of peaks_NN.h5 files (python -m hitfinder.sim.pattern_sim makes "
+            "new ones where CrystFEL's program is installed) or of a tree.",
         ),
     ] = "generator",
     divergence_mrad: Annotated[
