@@ -19,6 +19,8 @@ from rich.markdown import Markdown
 
 from hitfinder.models.gate import GateMode
 from hitfinder.models.pipeline import Pipeline
+from hitfinder.models.references.linear_heads import LINEAR_HEADS, LinearHeadsReference
+from hitfinder.models.references.stored import is_stored
 from hitfinder.models.weights import load
 from hitfinder.sim.physics import PULSE_PHOTONS, Detector
 from hitfinder.workers import evaluate_sections as sections
@@ -156,7 +158,7 @@ class _Study:
         """Return all that a section without series depends on."""
         o = self._options
         counts = (self._n_patterns, o.subset, o.n_rounds, o.n_head_frames, o.n_head_series, o.seed)
-        return f"{self._ours.digest()} {counts}"
+        return f"{self._ours.digest()} {o.references} {counts}"
 
     def _make(self, part: str) -> Section:
         o, detector = self._options, Detector(shape=self._options.detector_shape)
@@ -165,7 +167,10 @@ class _Study:
         if part == "heads":
             n = o.n_head_frames
             plan = HeadsPlan(n, max(n // 3, 2), max(n // 16, 2), o.n_head_series, o.seed)
-            return sections.heads(study_heads(Pipeline(o.weights), plan), o.out)
+            linear = None
+            if o.references is not None and is_stored(o.references, LINEAR_HEADS):
+                linear = LinearHeadsReference(o.references)
+            return sections.heads(study_heads(Pipeline(o.weights), plan, linear), o.out)
         n_patterns = {k: min(n, o.subset.n_patterns) for k, n in self._n_patterns.items()}
         plans = daemon_plans(n_patterns, o.seed)
         run = judge_live(plans, self._patterns, detector, o.weights, self._console)

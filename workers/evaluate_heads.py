@@ -20,6 +20,7 @@ from hitfinder.models.geometry import Geometry
 from hitfinder.models.head_tables import CLEN_RANGE_M, ENERGY_RANGE_EV, fold
 from hitfinder.models.heads import ParameterEstimate
 from hitfinder.models.pipeline import Pipeline
+from hitfinder.models.references.linear_heads import LinearHeadsReference
 from hitfinder.models.series_posterior import FIRST_LOOK_PHOTONS, SeriesPosterior, look
 from hitfinder.sim.frames import FrameSettings, FrameSource
 from hitfinder.sim.physics import (
@@ -71,6 +72,8 @@ class Row(NamedTuple):
     is_hit: bool
     is_named: bool
     """Whether the most probable setting of the 3 x 3 matrix is the true one."""
+    is_named_linear: bool = False
+    """The same of the report's linear heads, where they were asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,11 @@ class Figures:
         """Share whose setting of the 3 x 3 matrix was named right."""
         return float(np.mean([r.is_named for r in self.rows]))
 
+    @property
+    def linear_named(self) -> float:
+        """The same for the report's linear heads."""
+        return float(np.mean([r.is_named_linear for r in self.rows]))
+
 
 @dataclass(frozen=True, slots=True)
 class HeadsStudy:
@@ -124,6 +132,8 @@ class HeadsStudy:
         series: (data set, frames) -> series of blanks, jitter included.
         n_honest: series whose right header was looked at, n_alarms: that were called wrong.
         wrong_after: frames of 02 after which the header `WRONG_HEADER` was found.
+        linear_named: share of the frames of `sets` whose setting the report's linear heads name
+            right; empty without their weights.
     """
 
     drawn: Figures
@@ -134,11 +144,18 @@ class HeadsStudy:
     n_honest: int
     n_alarms: int
     wrong_after: int
+    linear_named: dict[str, float]
 
 
-def study_heads(pipeline: Pipeline, plan: HeadsPlan) -> HeadsStudy:
-    """Run the study; about 0.05 s a drawn and 0.1 s a judged frame on one core."""
-    bench = _Bench(pipeline)
+def study_heads(
+    pipeline: Pipeline, plan: HeadsPlan, linear: LinearHeadsReference | None = None
+) -> HeadsStudy:
+    """Run the study; about 0.05 s a drawn and 0.1 s a judged frame on one core.
+
+    Args:
+        linear: the report's heads, to name the settings of the same frames.
+    """
+    bench = _Bench(pipeline, linear)
     rng = np.random.default_rng([plan.seed, 6])
     series, alarms = bench.all_series(plan.n_series, rng)
     sets, judged_series = {}, {}
@@ -153,14 +170,21 @@ def study_heads(pipeline: Pipeline, plan: HeadsPlan) -> HeadsStudy:
         n_honest=9 * plan.n_series,
         n_alarms=alarms,
         wrong_after=bench.frames_to_alarm(rng),
+        linear_named={name: sets[name].linear_named for name in sets} if linear else {},
     )
+
+
+def _named(matrix: NDArray[np.floating]) -> tuple[float, float]:
+    """Return the most probable setting of a 3 x 3 matrix."""
+    i, j = divmod(int(matrix.argmax()), 3)
+    return heads.MATRIX_ENERGY_EV[i], heads.MATRIX_CLEN_M[j]
 
 
 class _Bench:
     """The EIGER2 4M with its beam in the middle, and what the heads need of it."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline, self.detector = pipeline, Detector()
+    def __init__(self, pipeline: Pipeline, linear: LinearHeadsReference | None) -> None:
+        self.pipeline, self.detector, self._linear = pipeline, Detector(), linear
         shape, pixel_m = self.detector.shape, self.detector.pixel_size_m
         self.valid = ~self.detector.gap_mask
         self.geometry = Geometry(
@@ -207,15 +231,13 @@ class _Bench:
             of_one_photon = cramer_rao(water, self.geometry, self.valid, *truth, 1.0)
             self._bounds[truth] = np.sqrt(np.diag(of_one_photon))
         bound = self._bounds[truth] / n_photons**0.5
-        i, j = divmod(int(found.matrix.argmax()), 3)
-        named = heads.MATRIX_ENERGY_EV[i], heads.MATRIX_CLEN_M[j]
         return Row(
             truth,
             (found.photon_energy_eV, found.clen_m),
             (found.photon_energy_sigma_eV, found.clen_sigma_m),
             (float(bound[0]), float(bound[1])),
             is_hit,
-            named == truth,
+            _named(found.matrix) == truth,
         )
 
     def draw(self, n: int, rng: np.random.Generator) -> Figures:
@@ -270,7 +292,11 @@ class _Bench:
             truth = drawn.photon_energy_eV, drawn.clen_m
             found = heads.estimate(counts, exposure, tables)
             water = float(counts.sum())
-            rows.append(self.row(truth, found, water, is_hit=drawn.is_hit))
+            row = self.row(truth, found, water, is_hit=drawn.is_hit)
+            if self._linear is not None:
+                said = _named(self._linear.matrix(drawn.image, self.valid))
+                row = row._replace(is_named_linear=said == truth)
+            rows.append(row)
         return Figures(tuple(rows)), series
 
     def all_series(

@@ -57,6 +57,9 @@ def lines_of(study: HeadsStudy) -> list[str]:
             f"{1e3 * row.sigma[1]:.1f} mm"
         )
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    if study.linear_named:
+        named = ", ".join(f"{name} {share:.2f}" for name, share in study.linear_named.items())
+        lines += ["", f"Setting named by the report's linear heads on the same frames: {named}."]
     energy_eV, clen_m = WRONG_HEADER
     lines += [
         "",

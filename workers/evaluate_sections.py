@@ -131,6 +131,8 @@ def heads(study: HeadsStudy, out: Path) -> Section:
         worst = rows.error.max(axis=0).tolist()
         middle = np.median(rows.error, axis=0).tolist()
         figures[f"{dataset}, {n_frames} frames"] = {"median_eV_m": middle, "largest_eV_m": worst}
+    if study.linear_named:
+        figures["named_by_linear_heads"] = dict(study.linear_named)
     figures["header"] = {"honest": study.n_honest, "called_wrong": study.n_alarms}
     text = "\n".join((HEADS, "", *lines_of(study)))
     return Section("Photon energy and camera length", text, figures, ["heads.png"])

@@ -1,15 +1,35 @@
 """The heads' accuracy study runs, counts what it says it counts, and can be drawn."""
 
+import numpy as np
 import pytest
 
 from hitfinder.models.pipeline import Pipeline
+from hitfinder.models.references.linear_heads import LinearHeadsReference
 from hitfinder.workers.evaluate_heads import HeadsPlan, study_heads
 from hitfinder.workers.evaluate_heads_plot import draw_heads, lines_of
 
 
+class SaysSet02(LinearHeadsReference):
+    """7 keV and 0.15 m whatever it is shown."""
+
+    def __init__(self):
+        pass
+
+    def matrix(self, image, valid):
+        matrix = np.zeros((3, 3), np.float32)
+        matrix[1, 0] = 1
+        return matrix
+
+
 @pytest.fixture(scope="module")
 def study():
-    return study_heads(Pipeline(), HeadsPlan(n_drawn=6, n_judged=2, n_per_set=1, n_series=1))
+    plan = HeadsPlan(n_drawn=6, n_judged=2, n_per_set=1, n_series=1)
+    return study_heads(Pipeline(), plan, SaysSet02())
+
+
+def test_the_reports_linear_heads_are_counted_on_the_same_frames(study):
+    assert study.linear_named == {f"{n:02d}": float(n == 2) for n in range(1, 10)}
+    assert "linear heads on the same frames: 01 0.00, 02 1.00" in "\n".join(lines_of(study))
 
 
 def test_series_converge_on_the_truth(study):
