@@ -1,28 +1,24 @@
-"""Weights on disk: one safetensors file and beside it a JSON model card.
+"""The gate's weights on disk: network, calibration and water table in one file with its card.
 
-One rule: nothing is used that the card does not vouch for. The card holds the sha256 of the
-weights; a file that does not match is refused, and so is a network of another shape. Safetensors
-holds arrays only, so loading never runs code.
+One rule: what the card does not vouch for is refused (`vouched.py`), and so is a network of
+another shape.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
 import safetensors.numpy
 import torch
-from numpy.typing import NDArray
 
+from hitfinder.models import vouched
 from hitfinder.models.errors import ModelError
 from hitfinder.models.gate import Calibration, GateMode, GateNet
 from hitfinder.models.places import N_FEATURES
+from hitfinder.models.vouched import Vouched
 from hitfinder.models.water import WaterTable
 
 FORMAT = "hitfinder-gate-2"
@@ -56,11 +52,6 @@ def shipped_path() -> Path:
     return Path(str(files("hitfinder.models") / "weights" / SHIPPED))
 
 
-def card_path(weights: Path) -> Path:
-    """Return where the model card of a weights file lies."""
-    return weights.with_suffix(".json")
-
-
 def load(path: Path | None = None) -> Weights:
     """Load weights and check them against their card.
 
@@ -72,26 +63,8 @@ def load(path: Path | None = None) -> Weights:
             arrays are not those of this network.
     """
     path = path or shipped_path()
-    card = _read_card(card_path(path))
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ModelError(f"{path} has more than {MAX_BYTES} bytes; it is no gate's weights")
-        packed = path.read_bytes()
-    except OSError as err:
-        raise ModelError(f"{path}: {err.strerror}; name a weights file or train one") from err
-    digest = hashlib.sha256(packed).hexdigest()
-    if digest != card.get("sha256"):
-        raise ModelError(
-            f"{path.name}: sha256 is {digest[:12]}..., its card says "
-            f"{str(card.get('sha256'))[:12]}...; the file was changed or mixed up, restore both"
-        )
-    if card.get("format") != FORMAT:
-        raise ModelError(f"{path.name}: format {card.get('format')!r}; expected {FORMAT!r}")
-    try:
-        arrays = safetensors.numpy.load(packed)
-    except safetensors.SafetensorError as err:
-        raise ModelError(f"{path.name}: not a safetensors file ({err})") from err
-    return _unpack(arrays, digest, card, path.name)
+    found = vouched.read(path, FORMAT, MAX_BYTES, "name a weights file or train one")
+    return _unpack(found, path.name)
 
 
 def save(
@@ -113,12 +86,7 @@ def save(
         arrays[f"calibration.blank_scores_{mode}"] = scores
     arrays["calibration.spot"] = calibration.spot
     arrays["water.q_inv_A"], arrays["water.f2_e2"] = water.q_inv_A, water.f2_e2
-    packed = safetensors.numpy.save({k: np.ascontiguousarray(a) for k, a in arrays.items()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(packed)
-    whole = {"format": FORMAT, "sha256": hashlib.sha256(packed).hexdigest(), **card}
-    card_path(path).write_text(json.dumps(whole, indent=2) + "\n")
-    return path
+    return vouched.write(path, arrays, FORMAT, card)
 
 
 def load_water() -> WaterTable:
@@ -127,22 +95,8 @@ def load_water() -> WaterTable:
     return WaterTable.from_table(table["q_inv_A"], table["f2_e2"])
 
 
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        card = json.loads(path.read_text())
-    except OSError as err:
-        raise ModelError(f"model card {path}: {err.strerror}; it lies beside the weights") from err
-    except ValueError as err:
-        raise ModelError(f"model card {path} is not JSON: {err}") from err
-    if not isinstance(card, dict):
-        raise ModelError(f"model card {path}: expected a JSON object")
-    return card
-
-
-def _unpack(
-    arrays: dict[str, NDArray[Any]], digest: str, card: dict[str, Any], name: str
-) -> Weights:
-    net = GateNet()
+def _unpack(found: Vouched, name: str) -> Weights:
+    net, arrays = GateNet(), found.arrays
     state = {k[4:]: torch.from_numpy(a.copy()) for k, a in arrays.items() if k.startswith("net.")}
     try:
         net.load_state_dict(state)
@@ -161,4 +115,4 @@ def _unpack(
     except (RuntimeError, KeyError, ValueError) as err:
         raise ModelError(f"{name}: arrays are not those of {FORMAT}: {err}") from err
     net.eval()
-    return Weights(net, calibration, water, digest[:12], card)
+    return Weights(net, calibration, water, found.sha256[:12], found.card)

@@ -6,19 +6,17 @@ and loading never runs code.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 
+from hitfinder.models import vouched
 from hitfinder.models.errors import ModelError
-from hitfinder.models.weights import card_path
 
 FORMAT = "hitfinder-reference-1"
+MAX_BYTES = 2**30
+"""Two linear layers over all pixels of a 16M detector."""
 
 
 def weights_path(folder: Path, name: str) -> Path:
@@ -33,14 +31,8 @@ def is_stored(folder: Path, name: str) -> bool:
 
 def save(folder: Path, name: str, net: torch.nn.Module, card: dict[str, Any]) -> Path:
     """Write a network and its card; returns the weights' path."""
-    arrays = {k: t.detach().cpu().contiguous() for k, t in net.state_dict().items()}
-    packed = safetensors.torch.save(arrays)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = weights_path(folder, name)
-    path.write_bytes(packed)
-    whole = {"format": FORMAT, "name": name, "sha256": hashlib.sha256(packed).hexdigest(), **card}
-    card_path(path).write_text(json.dumps(whole, indent=2) + "\n")
-    return path
+    arrays = {k: t.detach().cpu().numpy() for k, t in net.state_dict().items()}
+    return vouched.write(weights_path(folder, name), arrays, FORMAT, {"name": name, **card})
 
 
 def shape_of(card: dict[str, Any]) -> tuple[int, int]:
@@ -68,19 +60,10 @@ def load(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, An
     Raises:
         ModelError: a file is missing, no safetensors, of another format, or not the card's.
     """
-    path = weights_path(folder, name)
-    try:
-        packed, card = path.read_bytes(), json.loads(card_path(path).read_text())
-    except (OSError, ValueError) as err:
-        raise ModelError(
-            f"reference {name}: {err}; train it: python -m hitfinder.workers.train_references"
-        ) from err
-    stated = card if isinstance(card, dict) else {}
-    if stated.get("format") != FORMAT:
-        raise ModelError(f"{path.name}: format {stated.get('format')!r}; expected {FORMAT!r}")
-    if hashlib.sha256(packed).hexdigest() != stated.get("sha256"):
-        raise ModelError(f"{path.name}: is not what its card describes; restore both")
-    try:
-        return safetensors.torch.load(packed), stated
-    except safetensors.SafetensorError as err:
-        raise ModelError(f"{path.name}: not a safetensors file ({err})") from err
+    found = vouched.read(
+        weights_path(folder, name),
+        FORMAT,
+        MAX_BYTES,
+        f"train reference {name}: python -m hitfinder.workers.train_references",
+    )
+    return {k: torch.from_numpy(a) for k, a in found.arrays.items()}, found.card

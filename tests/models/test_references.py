@@ -160,7 +160,9 @@ def test_weights_that_their_card_does_not_vouch_for_are_refused(tmp_path: Path):
     with pytest.raises(ModelError, match="expected"):
         references(tmp_path)
     card.unlink()
-    with pytest.raises(ModelError, match="train it"):
+    with pytest.raises(
+        ModelError, match="train reference .*: python -m hitfinder.workers.train_references"
+    ):
         references(tmp_path)
     resnet = stored.save(tmp_path, "small_resnet", build(HEATMAP, SHAPE), {"shape": list(SHAPE)})
     with pytest.raises(ModelError, match="not those of"):

@@ -8,12 +8,13 @@ import pytest
 
 from hitfinder.models import weights
 from hitfinder.models.errors import ModelError
+from hitfinder.models.vouched import card_path
 
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     shipped = weights.shipped_path()
-    for path in (shipped, weights.card_path(shipped)):
+    for path in (shipped, card_path(shipped)):
         shutil.copy(path, tmp_path / path.name)
     return tmp_path / shipped.name
 
@@ -44,7 +45,7 @@ def test_missing_files_are_named(copied: Path):
 
 @pytest.mark.parametrize("card", ["[]", "{", '{"sha256": 5}'])
 def test_a_card_that_says_nothing_is_refused(copied: Path, card: str):
-    weights.card_path(copied).write_text(card)
+    card_path(copied).write_text(card)
     with pytest.raises(ModelError):
         weights.load(copied)
 
@@ -57,9 +58,9 @@ def test_arrays_of_another_network_are_refused(copied: Path):
 
     packed = safetensors.numpy.save({"net.first.weight": np.zeros((2, 2), np.float32)})
     copied.write_bytes(packed)
-    card = json.loads(weights.card_path(copied).read_text())
+    card = json.loads(card_path(copied).read_text())
     card["sha256"] = hashlib.sha256(packed).hexdigest()
-    weights.card_path(copied).write_text(json.dumps(card))
+    card_path(copied).write_text(json.dumps(card))
     with pytest.raises(ModelError, match="not those of"):
         weights.load(copied)
 
