@@ -1,8 +1,8 @@
 """The status page: a face to look at and to scrape, never to change anything.
 
-`/` for people, `/metrics` for Prometheus (text format 0.0.4). `/healthz` answers as long as there is
-a daemon to restart things; `/readyz` refuses (503) while a child is down, and names it. It binds
-to loopback unless told otherwise.
+`/` for people, `/metrics` for Prometheus (text format 0.0.4). `/healthz` answers as long as there
+is a daemon to restart things; `/readyz` refuses (503) while a child is down, and names it. It
+binds to loopback unless told otherwise.
 """
 
 from __future__ import annotations

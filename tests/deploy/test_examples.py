@@ -53,9 +53,7 @@ def published(beamline: Beamline, series: int, frame: int) -> dict[str, Any]:
         lambda: any((r["series"], r["frame"]) == (series, frame) for r in beamline.daemon.records),
         f"the verdict of frame {frame} of series {series}",
     )
-    return next(
-        r for r in beamline.daemon.records if (r["series"], r["frame"]) == (series, frame)
-    )
+    return next(r for r in beamline.daemon.records if (r["series"], r["frame"]) == (series, frame))
 
 
 def test_ten_lines_read_hits_and_their_spots_without_the_package(deploy, beamline, tmp_path):

@@ -28,10 +28,11 @@ def rules(deploy):
 
 def expressions(deploy) -> list[str]:
     """Return every question that dashboard and alerts ask of Prometheus."""
-    asked = [target["expr"] for panel in panels(deploy) for target in panel["targets"]]
     dashboard = json.loads((deploy / "grafana" / "hitfinder.json").read_text())
-    variables = [v["query"]["query"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
-    return asked + variables + [rule["expr"] for rule in rules(deploy)]
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    variables = dashboard["templating"]["list"]
+    asked += [v["query"]["query"] for v in variables if v["type"] == "query"]
+    return asked + [rule["expr"] for rule in rules(deploy)]
 
 
 def declared(page: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""The systemd unit is one that systemd takes, starts what the program understands, and is tight."""
+"""The systemd unit: systemd takes it, the program understands what it starts, it is tight."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def test_systemd_takes_the_unit(deploy, tmp_path, drop_ins):
 
 @systemd
 def test_systemd_finds_little_that_the_unit_could_reach(deploy):
-    unit = deploy / "systemd" / "hitfinder-stream.service"
+    unit = str(deploy / "systemd" / "hitfinder-stream.service")
     asked = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", f"--threshold={MAX_EXPOSURE}", str(unit)],
+        ["systemd-analyze", "security", "--offline=true", f"--threshold={MAX_EXPOSURE}", unit],
         capture_output=True,
         text=True,
         env={"SYSTEMD_PAGER": "", "PATH": "/usr/bin:/bin"},
