@@ -1,0 +1,94 @@
+"""The batch scripts, run by bash as Slurm runs them: with its environment and its signal."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.system.daemon import Detector, command, free_port, wait_for
+from tests.system.frames import wire_series
+
+from hitfinder.stream.capture import CaptureWriter
+from hitfinder.workers import http, supervisor
+from hitfinder.workers.session import MAX_WORKERS
+
+SCRIPTS = ("run.sbatch", "replay.sbatch")
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Return ours, with the program on the path, and what Slurm and the operator set."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **settings}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_options_stand_before_the_first_command_and_leave_time_to_stop(deploy, name):
+    head, _, body = (deploy / "slurm" / name).read_text().partition("\nset -eu\n")
+    options = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?$", head, re.M))
+    assert "#SBATCH" not in body
+    assert head.count("#SBATCH") == len(options)
+    # B: the batch shell alone, which the daemon has taken the place of.
+    warned_s = int(options["signal"].removeprefix("B:TERM@"))
+    assert warned_s > (
+        supervisor.SOURCE_STOP_S
+        + supervisor.STORE_STOP_S
+        + (1 + MAX_WORKERS) * supervisor.CHILD_STOP_S
+        + http.STOP_S
+    )
+    assert "\nexec hitfinder-stream " in body
+
+
+@pytest.mark.system
+def test_a_job_that_is_warned_drains_and_succeeds(deploy, tmp_path):
+    with Detector() as detector, (tmp_path / "log").open("w+") as log:
+        job = subprocess.Popen(
+            ["bash", str(deploy / "slurm" / "run.sbatch")],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment(
+                SOURCE=detector.endpoint,
+                OUT=str(tmp_path / "out"),
+                RESULTS=f"tcp://127.0.0.1:{free_port()}",
+                HTTP=f"127.0.0.1:{free_port()}",
+            ),
+        )
+        said = lambda: (tmp_path / "log").read_text()  # noqa: E731
+        try:
+            wait_for(lambda: "ready source=" in said() or job.poll() is not None, "the ready line")
+            series = wire_series("v2", 1, 20)
+            detector.send(series.start, *series.images, series.end)
+            wait_for(lambda: "series 1 closed (ended)" in said(), "the end of the series")
+            job.send_signal(signal.SIGTERM)
+            wait_for(lambda: job.poll() is not None, "the job's end")
+        finally:
+            job.kill()
+            job.wait()
+        assert job.returncode == 0, said()
+    assert command("check", str(tmp_path / "out")).returncode == 0
+
+
+@pytest.mark.system
+def test_a_job_of_an_array_replays_its_own_recording(deploy, tmp_path):
+    recordings = [tmp_path / f"run{n}.wire" for n in (1, 2)]
+    for number, path in enumerate(recordings, 1):
+        series = wire_series("v1", number, 10)
+        with CaptureWriter(path) as capture:
+            for t_received_ns, parts in enumerate(series.messages):
+                capture.write(parts, t_received_ns)
+    listed = tmp_path / "runs.txt"
+    listed.write_text("".join(f"{path}\n" for path in recordings))
+    script = str(deploy / "slurm" / "replay.sbatch")
+    done = subprocess.run(
+        ["bash", script, str(listed), str(tmp_path / "again")],
+        capture_output=True,
+        text=True,
+        env=environment(SLURM_ARRAY_TASK_ID="2"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in (tmp_path / "again").iterdir()] == ["run2"]
+    assert command("check", str(tmp_path / "again" / "run2")).returncode == 0
