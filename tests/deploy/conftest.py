@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -43,6 +46,33 @@ def parses() -> Callable[[list[str]], dict[str, object]]:
         return dict(context.params)
 
     return understood
+
+
+def log_of_a_run(command: list[str], detector: Detector, log: Path, **settings: str) -> str:
+    """Start a daemon by `command`, have it judge a series, tell it to stop; return its words.
+
+    Fails unless it exits with 0.
+
+    Args:
+        settings: added to the environment.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
+    with log.open("w") as to:
+        process = subprocess.Popen(command, stdout=to, stderr=subprocess.STDOUT, env=environment)
+    try:
+        wait_for(lambda: "ready source=" in log.read_text() or process.poll() is not None, "ready")
+        series = wire_series("v2", 1, 20)
+        detector.send(series.start, *series.images, series.end)
+        wait_for(
+            lambda: "series 1 closed" in log.read_text() or process.poll() is not None, "the end"
+        )
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: process.poll() is not None, "exit")
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, log.read_text()
+    return log.read_text()
 
 
 @dataclass

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests.system.daemon import Detector, command, free_port, wait_for
+from tests.deploy.conftest import log_of_a_run
+from tests.system.daemon import Detector, command, free_port
 from tests.system.frames import wire_series
 
 from hitfinder.stream.capture import CaptureWriter
@@ -18,12 +18,8 @@ from hitfinder.workers import http, supervisor
 from hitfinder.workers.session import MAX_WORKERS
 
 SCRIPTS = ("run.sbatch", "replay.sbatch")
-
-
-def environment(**settings: str) -> dict[str, str]:
-    """Return ours, with the program on the path, and what Slurm and the operator set."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **settings}
+# The program is found by its name, as a job finds it.
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -45,30 +41,19 @@ def test_options_stand_before_the_first_command_and_leave_time_to_stop(deploy, n
 
 @pytest.mark.system
 def test_a_job_that_is_warned_drains_and_succeeds(deploy, tmp_path):
-    with Detector() as detector, (tmp_path / "log").open("w+") as log:
-        job = subprocess.Popen(
-            ["bash", str(deploy / "slurm" / "run.sbatch")],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment(
-                SOURCE=detector.endpoint,
-                OUT=str(tmp_path / "out"),
-                RESULTS=f"tcp://127.0.0.1:{free_port()}",
-                HTTP=f"127.0.0.1:{free_port()}",
-            ),
+    script = str(deploy / "slurm" / "run.sbatch")
+    with Detector() as detector:
+        said = log_of_a_run(
+            ["bash", script],
+            detector,
+            tmp_path / "log.txt",
+            PATH=PATH,
+            SOURCE=detector.endpoint,
+            OUT=str(tmp_path / "out"),
+            RESULTS=f"tcp://127.0.0.1:{free_port()}",
+            HTTP=f"127.0.0.1:{free_port()}",
         )
-        said = lambda: (tmp_path / "log").read_text()  # noqa: E731
-        try:
-            wait_for(lambda: "ready source=" in said() or job.poll() is not None, "the ready line")
-            series = wire_series("v2", 1, 20)
-            detector.send(series.start, *series.images, series.end)
-            wait_for(lambda: "series 1 closed (ended)" in said(), "the end of the series")
-            job.send_signal(signal.SIGTERM)
-            wait_for(lambda: job.poll() is not None, "the job's end")
-        finally:
-            job.kill()
-            job.wait()
-        assert job.returncode == 0, said()
+    assert "series 1 closed (ended): 20 frames" in said
     assert command("check", str(tmp_path / "out")).returncode == 0
 
 
@@ -87,7 +72,7 @@ def test_a_job_of_an_array_replays_its_own_recording(deploy, tmp_path):
         ["bash", script, str(listed), str(tmp_path / "again")],
         capture_output=True,
         text=True,
-        env=environment(SLURM_ARRAY_TASK_ID="2"),
+        env={**os.environ, "PATH": PATH, "OMP_NUM_THREADS": "1", "SLURM_ARRAY_TASK_ID": "2"},
     )
     assert done.returncode == 0, done.stderr
     assert [p.name for p in (tmp_path / "again").iterdir()] == ["run2"]

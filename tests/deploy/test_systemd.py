@@ -7,9 +7,12 @@ import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
+from tests.deploy.conftest import log_of_a_run
+from tests.system.daemon import Detector
 
 from hitfinder.workers import http, supervisor
 from hitfinder.workers.config import read_config
@@ -83,6 +86,24 @@ def test_systemd_takes_the_unit(deploy, tmp_path, drop_ins):
         ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True
     )
     assert (asked.returncode, asked.stderr) == (0, "")
+
+
+@pytest.mark.system
+@pytest.mark.skipif(find_library("seccomp") is None, reason="libseccomp is not installed")
+@systemd
+def test_the_daemon_works_with_the_system_calls_that_the_unit_leaves_it(deploy, tmp_path):
+    confined = str(Path(__file__).with_name("confined.py"))
+    unit = str(deploy / "systemd" / "hitfinder-stream.service")
+    run = [sys.executable, "-m", "hitfinder.workers.cli", "run", "--out", str(tmp_path / "out")]
+    run += ["--results", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0"]
+    with Detector() as detector:
+        said = log_of_a_run(
+            [sys.executable, confined, unit, *run, "--source", detector.endpoint],
+            detector,
+            tmp_path / "log.txt",
+        )
+    assert "series 1 closed (ended): 20 frames" in said
+    assert "died" not in said
 
 
 @systemd
