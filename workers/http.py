@@ -1,7 +1,8 @@
 """The status page: a face to look at and to scrape, never to change anything.
 
-`/` for people, `/metrics` for Prometheus (text format 0.0.4), `/healthz`, `/readyz`. It binds to
-loopback unless told otherwise.
+`/` for people, `/metrics` for Prometheus (text format 0.0.4). `/healthz` answers as long as there
+is a daemon to restart things; `/readyz` refuses (503) while a child is down, and names it. It
+binds to loopback unless told otherwise.
 """
 
 from __future__ import annotations
@@ -123,8 +124,8 @@ def application(state: Callable[[], dict[str, Any]]) -> Starlette:
         return JSONResponse({"status": "ok"})
 
     def readyz(request: Request) -> JSONResponse:
-        ready = all(child["alive"] for child in state()["children"])
-        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+        down = [child["name"] for child in state()["children"] if not child["alive"]]
+        return JSONResponse({"ready": not down, "down": down}, status_code=503 if down else 200)
 
     return Starlette(
         routes=[

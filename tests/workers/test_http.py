@@ -1,6 +1,7 @@
 """The status page answers, shows the figures, and changes nothing."""
 
 import http.client
+import json
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -76,9 +77,10 @@ def test_bytes_from_the_wire_cannot_become_markup() -> None:
     assert "&lt;script&gt;" in text
 
 
-def test_ready_is_no_while_a_child_is_down() -> None:
+def test_not_ready_while_a_child_is_down_and_says_which() -> None:
     down = {**state(), "children": [{"name": "sink", "alive": False}]}
-    assert ask("/readyz", of=lambda: down)[0] == 503
+    status, text = ask("/readyz", of=lambda: down)
+    assert (status, json.loads(text)) == (503, {"ready": False, "down": ["sink"]})
     assert ask("/readyz")[0] == 200
     assert ask("/healthz", of=lambda: down)[0] == 200
 
