@@ -10,7 +10,6 @@ import logging
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from hitfinder.models.pipeline import Judgement, Pipeline, SeriesContext
@@ -143,28 +142,35 @@ class Worker:
         self.ring.control["n_hot"][0, self.role] = context.series.n_hot
 
     def _write(self, slot: int, judgement: Judgement, geometry: SeriesGeometry) -> None:
-        header, j = self.ring.slots[slot], judgement
-        header["outcome"] = OUTCOMES.index(Outcome.HIT if j.is_hit else Outcome.MISS)
-        for name in ("p_hit", "threshold", "p_any", "p_spots3", "background_photons_per_px"):
-            header[name] = getattr(j, name)
-        header["learned_by"], header["n_learned"] = self.number, j.n_learned
-        header["flux_scale"] = j.flux_scale
-        for name in ("photon_energy_eV", "photon_energy_sigma_eV", "clen_m", "clen_sigma_m"):
-            value = getattr(j, name)
-            header[name] = np.nan if value is None else value
-        stated = geometry.geometry
-        header["header_photon_energy_eV"] = stated.photon_energy_eV or np.nan
-        header["header_clen_m"] = stated.clen_m or np.nan
-        header["tells_parameters"] = -1 if j.tells_parameters is None else j.tells_parameters
-        d_A = d_min_A(j.peaks, stated, j.photon_energy_eV, j.clen_m)
-        header["d_min_A"] = np.nan if d_A is None else d_A
-        header["mismatch"] = mismatch(j, stated.photon_energy_eV, stated.clen_m)
-        header["model"], header["n_photons"] = self.pipeline.model_id.encode()[:64], j.n_photons
+        j, stated = judgement, geometry.geometry
         spots, n_peaks = j.peaks, min(len(j.peaks), MAX_PEAKS)
         columns = (spots.fs, spots.ss, spots.intensity, spots.snr, spots.p)
         for row, column in enumerate(columns):
             self.ring.peaks[slot, row, :n_peaks] = column[:n_peaks]
-        header["n_peaks"] = n_peaks
+        self.ring.write_verdict(
+            slot,
+            outcome=OUTCOMES.index(Outcome.HIT if j.is_hit else Outcome.MISS),
+            mismatch=mismatch(j, stated.photon_energy_eV, stated.clen_m),
+            tells_parameters=j.tells_parameters,
+            n_peaks=n_peaks,
+            p_hit=j.p_hit,
+            threshold=j.threshold,
+            p_any=j.p_any,
+            p_spots3=j.p_spots3,
+            photon_energy_eV=j.photon_energy_eV,
+            photon_energy_sigma_eV=j.photon_energy_sigma_eV,
+            clen_m=j.clen_m,
+            clen_sigma_m=j.clen_sigma_m,
+            header_photon_energy_eV=stated.photon_energy_eV or None,
+            header_clen_m=stated.clen_m or None,
+            d_min_A=d_min_A(j.peaks, stated, j.photon_energy_eV, j.clen_m),
+            background_photons_per_px=j.background_photons_per_px,
+            flux_scale=j.flux_scale,
+            n_photons=j.n_photons,
+            n_learned=j.n_learned,
+            learned_by=self.number,
+            model=self.pipeline.model_id.encode(),
+        )
 
 
 def mismatch(judgement: Judgement, photon_energy_eV: float | None, clen_m: float | None) -> int:
