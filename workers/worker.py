@@ -30,6 +30,10 @@ from hitfinder.workers.session import FIRST_WORKER_ROLE, Pulse, Session
 log = logging.getLogger(__name__)
 
 WAIT_S = 0.1
+# While frames queue to be judged nobody waits for a single result: the sink is woken for so many
+# at once, since it and the publisher spend most of a wake-up on waking up. The last of a queue,
+# and each frame where there is none, is handed on at once.
+HAND_ON_TOGETHER = 8
 # A header energy or camera length this many sigma from what the pixels say is a mismatch.
 MISMATCH_SIGMA = 5.0
 # Contexts kept beside the newest: a detector has one series open, and one shape of image.
@@ -69,10 +73,13 @@ class Worker:
         self._max_wait_s = 0.0 if on_cpu else config.workers.max_wait_s
         self._contexts: dict[ContextName, tuple[SeriesGeometry, SeriesContext]] = {}
         self._knowledge = Knowledge(runtime, self.number)
+        self._n_unannounced = 0
 
     def run_once(self, timeout_s: float) -> None:
         """Take a batch, judge it, hand it on; or wait for the doorbell."""
         slots = self._take()
+        if not slots:
+            self._announce()
         self.estimates.step()
         if not slots:
             self.bells.wait(self.bell, timeout_s)
@@ -84,7 +91,9 @@ class Worker:
             alike.setdefault(kind, []).append(slot)
         for (key, _), of_series in alike.items():
             self._judge(key, of_series)
-        self.bells.ring("sink")
+        self._n_unannounced += len(slots)
+        if self._n_unannounced >= HAND_ON_TOGETHER:
+            self._announce()
 
     # ------------------------------------------------------------------------------------
 
@@ -102,6 +111,12 @@ class Worker:
             if self.ring.claim(slot, State.DECODED, State.JUDGING, self.role):
                 taken.append(slot)
         return taken
+
+    def _announce(self) -> None:
+        """Wake the sink for what is judged; it would find it by itself within its timeout."""
+        if self._n_unannounced:
+            self.bells.ring("sink")
+            self._n_unannounced = 0
 
     def _judge(self, key: int, slots: list[int]) -> None:
         images = [self.ring.image(s) for s in slots]
