@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 0.1
 # While frames queue to be judged nobody waits for a single result: the sink is woken for so many
-# at once, since it and the publisher spend most of a wake-up on waking up. The last of a queue,
-# and each frame where there is none, is handed on at once.
-HAND_ON_TOGETHER = 8
+# at once, or a quarter of the ring, since it and the publisher spend most of a wake-up on waking
+# up. The last of a queue, and each frame where there is none, is handed on at once.
+HAND_ON_TOGETHER = 16
 # A header energy or camera length this many sigma from what the pixels say is a mismatch.
 MISMATCH_SIGMA = 5.0
 # Contexts kept beside the newest: a detector has one series open, and one shape of image.
@@ -73,6 +73,7 @@ class Worker:
         self._max_wait_s = 0.0 if on_cpu else config.workers.max_wait_s
         self._contexts: dict[ContextName, tuple[SeriesGeometry, SeriesContext]] = {}
         self._knowledge = Knowledge(runtime, self.number)
+        self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
         self._n_unannounced = 0
 
     def run_once(self, timeout_s: float) -> None:
@@ -92,7 +93,7 @@ class Worker:
         for (key, _), of_series in alike.items():
             self._judge(key, of_series)
         self._n_unannounced += len(slots)
-        if self._n_unannounced >= HAND_ON_TOGETHER:
+        if self._n_unannounced >= self._together:
             self._announce()
 
     # ------------------------------------------------------------------------------------
