@@ -23,11 +23,15 @@ from hitfinder.sim.emulator import Emulator, EmulatorOptions
 from hitfinder.sim.encoding import EncodedImage
 from hitfinder.stream.messages import MAX_FRAMES
 from hitfinder.workers.bench_frames import POOL, BenchFrames, Memcpy
+from hitfinder.workers.config import RingConfig
 from hitfinder.workers.daemon_process import DaemonError, DaemonProcess
 from hitfinder.workers.spent import Spent
 
-# Frames to learn the rate from, and to warm caches and files.
-WARM_UP = 60
+# How far the receiver may be ahead of what is published: the part that counts ends so many frames
+# before the series does, so that both its ends see the same lead.
+LEAD = RingConfig().slots
+# Frames to learn the rate from, and to warm caches and files; the shortest series.
+WARM_UP = 60 + LEAD
 # Shares of a series before and after the part that counts.
 MIDDLE = (0.1, 0.9)
 # A latency is of interest where frames do not queue: half of what the daemon can take.
@@ -176,7 +180,7 @@ def _run(
     daemon: DaemonProcess, feed: Feed, name: str, n: int, rate_Hz: float | None, memcpy: Memcpy
 ) -> EndToEnd:
     sending = feed.send(n, rate_Hz)
-    first, last = round(MIDDLE[0] * n), round(MIDDLE[1] * n)
+    first, last = round(MIDDLE[0] * n), min(round(MIDDLE[1] * n), n - LEAD)
     marks: list[_Mark] = []
     latencies_ms: list[float] = []
     memcpys_s: list[float] = []

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from hitfinder.workers.bench_end_to_end import EndToEnd
 from hitfinder.workers.bench_stages import Stage
 
-REST = "the rest: waking up, waiting, bookkeeping, cold caches"
+# Waking up, bookkeeping, the kernel's part, and caches that other processes have filled.
+REST = "the rest"
 
 
 @dataclass(frozen=True, slots=True)

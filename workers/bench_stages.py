@@ -2,7 +2,7 @@
 
 One rule: stages take turns, a few frames each, with the memcpy among them, and are timed by the
 thread's core time, so that another user of the machine disturbs all alike and the ratios hold.
-Only what waits for a disk or a GPU is timed by the wall clock.
+Only what waits for a GPU is timed by the wall clock.
 """
 
 from __future__ import annotations
@@ -167,7 +167,6 @@ class Bench:
                 self._sink(folder / outcome.value, some, records, outcome),
                 share,
                 SINK_BATCH,
-                time.perf_counter,
             )
             for outcome, some, share in (
                 (Outcome.HIT, hits, {"sink": f_hit}),
