@@ -18,9 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.stream import _kernels
-from hitfinder.stream.ring import EVIDENCE, MAX_ROLES, POSTERIOR, Ring
+from hitfinder.stream.packed import Packed
+from hitfinder.stream.ring import COUNTS, EVIDENCE, MAX_ROLES, POSTERIOR, Ring
 
 Counts = NDArray[np.float64]
+
+HEAD = Packed(COUNTS, ("key", "version", "n_bins", "n_frames", "last_seq"))
+COPIES_AT: int = dict(EVIDENCE.fields or {})["copies"][1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +48,11 @@ class Evidence:
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
         self._at = ring.layout.offsets
+        copies = ring.evidence["copies"]
+        # Views of all blocks' fields: (entry, role, misses or hits), and with the copy behind.
+        self._active = ring.evidence["active"]
+        self._seq, self._keys = copies["last_seq"], copies["key"]
+        self._versions, self._n_frames = copies["version"], copies["n_frames"]
 
     def add(
         self,
@@ -65,29 +74,29 @@ class Evidence:
             counts, exposure: float64 (bins,), at most `MAX_BINS`; see `Total`.
         """
         key, seq = int(self._ring.series["key"][entry]), int(self._ring.slots["seq"][slot])
-        latest = self._blocks(entry)
-        if any(int(b["key"]) == key and int(b["last_seq"]) == seq for b in latest):
-            return
-        place = self._ring.evidence[entry, role, int(is_hit)]
-        unread = 1 - int(place["active"])
-        old, new = latest[2 * role + is_hit], place["copies"][unread]
-        n_bins = len(counts)
-        goes_on = (int(old["key"]), int(old["version"]), int(old["n_bins"])) == (
-            key,
-            version,
-            n_bins,
+        if (self._seq[entry] == seq).any():
+            counted = self._latest(self._seq, entry) == seq
+            if (self._latest(self._keys, entry)[counted] == key).any():
+                return
+        place_at = (
+            self._at["evidence"] + ((entry * MAX_ROLES + role) * 2 + is_hit) * EVIDENCE.itemsize
         )
-        new["key"], new["version"], new["n_bins"], new["last_seq"] = key, version, n_bins, seq
-        new["n_frames"] = 1 + (int(old["n_frames"]) if goes_on else 0)
+        place = self._ring.evidence[entry, role, int(is_hit)]
+        active, n_bins = int(self._active[entry, role, int(is_hit)]), len(counts)
+        unread = 1 - active
+        old, new = place["copies"][active], place["copies"][unread]
+        copy_at = place_at + COPIES_AT
+        *was, n_frames, _ = HEAD.read(self._ring.memory, copy_at + active * COUNTS.itemsize)
+        is_same = was == [key, version, n_bins]
         for name, one in (("counts", counts), ("exposure", exposure)):
-            if goes_on:
+            if is_same:
                 np.add(old[name][:n_bins], one, out=new[name][:n_bins])
             else:
                 new[name][:n_bins] = one
-        offset = (
-            self._at["evidence"] + ((entry * MAX_ROLES + role) * 2 + is_hit) * EVIDENCE.itemsize
-        )
-        _kernels.store_u32(self._ring.memory, offset, unread)
+        n_frames = n_frames + 1 if is_same else 1
+        new_at = copy_at + unread * COUNTS.itemsize
+        HEAD.write(self._ring.memory, new_at, key, version, n_bins, n_frames, seq)
+        _kernels.store_u32(self._ring.memory, place_at, unread)
 
     def total(self, entry: int, version: int, n_bins: int, *, is_hit: bool) -> Total:
         """Return what all workers counted of a series' hits or misses under one header."""
@@ -103,9 +112,10 @@ class Evidence:
     def n_frames(self, entry: int) -> int:
         """Return how many frames of a series were counted under its newest header."""
         key = int(self._ring.series["key"][entry])
-        mine = [b for b in self._blocks(entry) if int(b["key"]) == key]
-        newest = max((int(b["version"]) for b in mine), default=0)
-        return sum(int(b["n_frames"]) for b in mine if int(b["version"]) == newest)
+        is_mine = self._latest(self._keys, entry) == key
+        versions = self._latest(self._versions, entry)[is_mine]
+        n_frames = self._latest(self._n_frames, entry)[is_mine]
+        return int(n_frames[versions == versions.max(initial=0)].sum())
 
     def claim(self, entry: int, now_ms: int, period_ms: int) -> bool:
         """Say whether the caller should estimate now: nobody has within the period."""
@@ -152,3 +162,8 @@ class Evidence:
         """Return the whole copies of all roles: misses and hits of the first, of the next, ..."""
         places = self._ring.evidence[entry].ravel()
         return [place["copies"][int(place["active"])] for place in places]
+
+    def _latest(self, field: NDArray[Any], entry: int) -> NDArray[Any]:
+        """Return a field of the whole copies of all roles, (MAX_ROLES, 2)."""
+        active = self._active[entry]
+        return np.where(active, field[entry, :, :, 1], field[entry, :, :, 0])

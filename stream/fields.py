@@ -8,6 +8,7 @@ missing or odd: protocol note, sections 2.1 and 4.2.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
@@ -22,6 +23,8 @@ MAX_INTEGER = (1 << 63) - 1
 # Longest text kept of one value, and deepest nesting: a header is for people to read.
 MAX_TEXT = 4096
 MAX_DEPTH = 16
+
+_UID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def located(error: WireError, series: int | None, frame: int | None) -> WireError:
@@ -153,10 +156,7 @@ class Fields:
 
 def uid(value: object) -> str | None:
     """Return a series' unique id if a folder may be named after it."""
-    if isinstance(value, str) and 0 < len(value) <= 64 and value.isascii():
-        if all(c.isalnum() or c in "-_" for c in value):
-            return value
-    return None
+    return value if isinstance(value, str) and _UID.fullmatch(value) else None
 
 
 def plain(value: Any, depth: int = 0) -> Any:

@@ -205,7 +205,7 @@ class Intake:
         return entry
 
     def _see(self, entry: int, frame: int) -> None:
-        if self.series.seen[entry, frame] == Seen.NOTHING:
+        if not self.series.is_seen(entry, frame):
             self.series.mark(entry, frame, Seen.RECEIVED)
 
     def _free_slot(self) -> int | None:

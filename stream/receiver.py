@@ -54,6 +54,9 @@ class Receiver:
         self._socket.set(zmq.LINGER, 0)
         events = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_DISCONNECTED
         self._monitor = self._socket.get_monitor_socket(events)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
         self._unreachable: set[str] = set()
         for endpoint in endpoints:
             self._socket.connect(endpoint)
@@ -68,10 +71,12 @@ class Receiver:
             if stop_at is not None and (now > stop_at or now - last > QUIET_S):
                 return
             self.intake.seal()
-            self._watch_connections()
             if not self.intake.beat():  # nobody is left to judge what would be read
                 return
-            if self._socket.poll(POLL_MS):
+            ready = dict(self._poller.poll(POLL_MS))
+            if self._monitor in ready:
+                self._watch_connections()
+            if self._socket in ready:
                 self._receive()
                 last = time.monotonic()
 

@@ -10,10 +10,12 @@ is an anonymous file (memfd): it is nowhere by name and vanishes with its last p
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import select
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -26,6 +28,7 @@ from hitfinder.stream import _kernels
 from hitfinder.stream.bslz4 import Pixels
 from hitfinder.stream.errors import RingError
 from hitfinder.stream.messages import MAX_FRAMES, Blob, Codec, FrameHeader
+from hitfinder.stream.packed import Packed
 from hitfinder.stream.results import OUTCOMES, Outcome, Peaks, Record
 
 MAX_PEAKS = 1024  # a frame, as CrystFEL's readers commonly take
@@ -65,21 +68,44 @@ BLOB = np.dtype(
     + [("dtype", "S8"), ("ss", "u4"), ("fs", "u4"), ("offset", "u8"), ("n_bytes", "u8")],
     align=True,
 )
+# What a slot says, in the order in which it is written, and what stands for "unknown".
+_FRAME = [("key", "u4"), ("attempts", "u4"), ("series", "u8"), ("frame", "u8"), ("uid", "S64")]
+_FRAME += [("start_ns", "i8"), ("t_received_ns", "i8")]
+_VERDICT = [("outcome", "i1"), ("mismatch", "i1"), ("tells_parameters", "i1"), ("n_peaks", "i4")]
+_VERDICT += [(n, "f8") for n in ("p_hit", "threshold", "p_any", "p_spots3")]
+_VERDICT += [(n, "f8") for n in ("photon_energy_eV", "photon_energy_sigma_eV")]
+_VERDICT += [(n, "f8") for n in ("clen_m", "clen_sigma_m")]
+_VERDICT += [(n, "f8") for n in ("header_photon_energy_eV", "header_clen_m")]
+_VERDICT += [(n, "f8") for n in ("d_min_A", "background_photons_per_px", "flux_scale")]
+_VERDICT += [("n_photons", "i8"), ("n_learned", "i8"), ("learned_by", "i4"), ("model", "S64")]
+_PLACE = [("reason", "S160"), ("row", "i8"), ("file", "S64")]
 SLOT = np.dtype(
-    [("seq", "u8"), ("key", "u4"), ("attempts", "u4"), ("freed", "u8")]
-    + [("series", "u8"), ("frame", "u8"), ("uid", "S64")]
-    + [("start_ns", "i8"), ("t_received_ns", "i8"), ("n_blobs", "u4"), ("blobs", BLOB, MAX_BLOBS)]
-    + [("image_offset", "u8"), ("outcome", "i1"), ("reason", "S160")]
-    + [(n, "f8") for n in ("p_hit", "threshold", "p_any", "p_spots3")]
-    + [(n, "f8") for n in ("photon_energy_eV", "photon_energy_sigma_eV")]
-    + [(n, "f8") for n in ("clen_m", "clen_sigma_m", "header_photon_energy_eV", "header_clen_m")]
-    + [("mismatch", "i1"), ("tells_parameters", "i1"), ("d_min_A", "f8")]
-    + [("model", "S64"), ("n_photons", "i8")]
-    + [("background_photons_per_px", "f8"), ("n_peaks", "i4"), ("file", "S64"), ("row", "i8")]
-    + [("learned_by", "i4"), ("n_learned", "i8"), ("flux_scale", "f8")],
+    [("seq", "u8"), ("freed_ns", "u8")]
+    + _FRAME
+    + [("image_offset", "u8"), ("n_blobs", "u4"), ("blobs", BLOB, MAX_BLOBS)]
+    + _VERDICT
+    + _PLACE,
     align=True,
 )
-FLOATS = tuple(name for name in SLOT.names or () if SLOT[name] == np.float64)
+FRAME = Packed(SLOT, [name for name, _ in _FRAME])
+VERDICT = Packed(SLOT, [name for name, _ in _VERDICT])
+SAID = Packed(SLOT, [name for name, _ in _FRAME + _VERDICT + _PLACE])
+BLOB_FIELDS = Packed(BLOB, BLOB.names or ())
+_UNKNOWN: dict[str, Any] = {"i": -1, "f": math.nan, "S": b""}
+UNKNOWN = {name: _UNKNOWN[np.dtype(kind).kind] for name, kind in _VERDICT + _PLACE}
+FLOATS = tuple(name for name, kind in _VERDICT if kind == "f8")
+BLOBS_AT: int = dict(SLOT.fields or {})["blobs"][1]
+CODECS = tuple(Codec)
+
+
+def _blank_slot() -> bytes:
+    blank = np.zeros(1, SLOT)
+    for name, value in UNKNOWN.items():
+        blank[name] = value
+    return blank.tobytes()
+
+
+BLANK_SLOT = _blank_slot()
 SERIES = np.dtype(
     [("key", "u4"), ("series", "u8"), ("uid", "S64"), ("expected", "i8")]
     + [("has_start", "u1"), ("start_version", "u4"), ("folder", "S256")]
@@ -188,7 +214,10 @@ class Ring:
         stride = _pages(layout.slot_bytes)
         payload = np.frombuffer(self.memory, np.uint8, stride * layout.n_slots, at["payload"])
         self.payload: NDArray[np.uint8] = payload.reshape(layout.n_slots, stride)
-        self._states_at = at["states"]
+        self._states_at, self._slots_at = at["states"], at["slots"]
+        # Views of what is asked at every wake-up; a state is the low byte of its word.
+        self._low_bytes = self.states.view(np.uint8)[::4]
+        self._seq, self._freed_ns = self.slots["seq"], self.slots["freed_ns"]
         self._counting = threading.Lock()
 
     # States -----------------------------------------------------------------------------
@@ -215,50 +244,50 @@ class Ring:
 
     def in_state(self, state: State) -> list[int]:
         """Return the slots in `state`, in the order in which their frames were received."""
-        found = np.flatnonzero((self.states & STATE_BITS) == state)
-        if found.size > 1:
-            found = found[np.argsort(self.slots["seq"][found])]
-        return [int(i) for i in found]
+        found = self._all_in(state)
+        found.sort(key=self._seq.item)
+        return found
 
     def take_free(self) -> int | None:
         """Claim the most recently freed slot, whose memory is still warm; None if all are used."""
-        free = np.flatnonzero(self.states == State.FREE)
-        while free.size:
-            best = int(free[np.argmax(self.slots["freed"][free])])
-            if self.claim(best, State.FREE, State.FILLING):
-                return best
-            free = free[free != best]
+        free = self._all_in(State.FREE)
+        while free:
+            latest = max(free, key=self._freed_ns.item)
+            if self.claim(latest, State.FREE, State.FILLING):
+                return latest
+            free.remove(latest)
         return None
 
     def release(self, slot: int) -> None:
         """Give a slot back; its frame is published and forgotten."""
-        header = self.slots[slot]
-        header["seq"], header["key"] = 0, 0
-        self.slots["freed"][slot] = int(self.slots["freed"].max()) + 1
+        self._seq[slot] = 0
+        self.slots["key"][slot] = 0
+        self._freed_ns[slot] = time.monotonic_ns()
         self.set_state(slot, State.FREE)
 
     def busy(self, key: int) -> bool:
         """Say whether any slot still holds a frame of series `key`."""
         return bool(np.any((self.states != State.FREE) & (self.slots["key"] == key)))
 
+    def _all_in(self, state: State) -> list[int]:
+        # A copy, in which the search costs a tenth of what numpy asks for a comparison.
+        states, found, at = self._low_bytes.tobytes(), [], -1
+        while (at := states.find(state, at + 1)) >= 0:
+            found.append(at)
+        return found
+
     # Contents ---------------------------------------------------------------------------
 
     def describe(self, slot: int, frame: FrameHeader, key: int, t_received_ns: int) -> None:
         """Write which frame a slot holds; `seq` last, since it makes the rest valid."""
-        header = self.slots[slot]
-        header["outcome"], header["reason"] = -1, b""
-        header["mismatch"], header["tells_parameters"] = -1, -1
-        for name in ("n_photons", "n_peaks", "row", "learned_by", "n_learned"):
-            header[name] = -1
-        header["file"], header["attempts"], header["model"] = b"", 0, b""
-        for name in FLOATS:
-            header[name] = np.nan
-        header["key"], header["t_received_ns"] = key, t_received_ns
-        header["series"], header["frame"] = frame.series, frame.frame
-        header["uid"] = (frame.series_uid or "").encode()[:64]
-        header["start_ns"] = -1 if frame.start_ns is None else frame.start_ns
-        header["n_blobs"] = 0
-        header["seq"] = self.next("next_seq")
+        at = self._slot_at(slot)
+        self.memory[at : at + SLOT.itemsize] = BLANK_SLOT
+        uid = (frame.series_uid or "").encode()
+        start_ns = -1 if frame.start_ns is None else frame.start_ns
+        FRAME.write(
+            self.memory, at, key, 0, frame.series, frame.frame, uid, start_ns, t_received_ns
+        )
+        self._seq[slot] = self.next("next_seq")
 
     def store_blobs(self, slot: int, blobs: tuple[Blob, ...]) -> None:
         """Copy the compressed bytes of all channels into the slot and reserve the image's place.
@@ -267,7 +296,7 @@ class Ring:
             RingError: more than `MAX_BLOBS` channels, or the slot is too small; the text says
                 what to raise.
         """
-        header, at = self.slots[slot], 0
+        header = self.slots[slot]
         if len(blobs) > MAX_BLOBS:
             raise RingError(f"{len(blobs)} channels in one frame; expected <= {MAX_BLOBS}")
         # The image lies behind the blobs, on a page of its own for aligned vector stores.
@@ -277,12 +306,15 @@ class Ring:
                 f"frame {header['frame']} of series {header['series']}: a slot holds "
                 f"{self.layout.slot_bytes} bytes, this frame needs {need}; raise ring.slot_bytes"
             )
+        row_at, at = self._slot_at(slot) + BLOBS_AT, 0
         for i, blob in enumerate(blobs):
             n = len(blob.payload)
             self.payload[slot, at : at + n] = np.frombuffer(blob.payload, np.uint8)
-            header["blobs"][i] = (
-                blob.channel.encode()[:32],
-                tuple(Codec).index(blob.codec),
+            BLOB_FIELDS.write(
+                self.memory,
+                row_at + i * BLOB.itemsize,
+                blob.channel.encode(),
+                CODECS.index(blob.codec),
                 blob.elem_size,
                 blob.has_header,
                 blob.dtype.encode(),
@@ -295,21 +327,20 @@ class Ring:
 
     def blobs(self, slot: int) -> tuple[Blob, ...]:
         """Return the channels of a slot as received; payloads borrow the slot."""
-        header = self.slots[slot]
-        found = []
-        for b in header["blobs"][: int(header["n_blobs"])]:
-            payload = self.payload[slot, int(b["offset"]) : int(b["offset"] + b["n_bytes"])]
-            shape = (int(b["ss"]), int(b["fs"]))
-            dtype, codec = b["dtype"].decode(), tuple(Codec)[int(b["codec"])]
+        row_at, found = self._slot_at(slot) + BLOBS_AT, []
+        for i in range(int(self.slots["n_blobs"][slot])):
+            channel, codec, elem_size, has_header, dtype, ss, fs, at, n = BLOB_FIELDS.read(
+                self.memory, row_at + i * BLOB.itemsize
+            )
             found.append(
                 Blob(
-                    b["channel"].decode(),
-                    shape,
-                    dtype,
-                    codec,
-                    int(b["elem_size"]),
-                    payload.data,
-                    bool(b["has_header"]),
+                    _text(channel),
+                    (ss, fs),
+                    _text(dtype),
+                    CODECS[codec],
+                    elem_size,
+                    self.payload[slot, at : at + n].data,
+                    bool(has_header),
                 )
             )
         return tuple(found)
@@ -330,39 +361,49 @@ class Ring:
         header["outcome"], header["reason"] = OUTCOMES.index(outcome), reason.encode()[:160]
         self.set_state(slot, State.JUDGED)
 
+    def write_verdict(self, slot: int, **verdict: Any) -> None:
+        """Write what a frame was judged to be.
+
+        Args:
+            verdict: fields of `VERDICT`; None, or left out, is unknown.
+        """
+        values = [
+            UNKNOWN[name] if (value := verdict.get(name)) is None else value
+            for name in VERDICT.names
+        ]
+        VERDICT.write(self.memory, self._slot_at(slot), *values)
+
     def record(self, slot: int) -> Record:
         """Return the verdict in a slot as the record that is stored and published."""
-        h = self.slots[slot]
-        n_peaks = int(h["n_peaks"])
-        columns = ("fs", "ss", "intensity", "snr", "p")
+        h = dict(zip(SAID.names, SAID.read(self.memory, self._slot_at(slot)), strict=True))
+        floats: dict[str, Any] = {n: None if math.isnan(h[n]) else h[n] for n in FLOATS}
+        n_peaks = h["n_peaks"]
         peaks = None
         if n_peaks >= 0:
-            peaks = Peaks(
-                **{c: self.peaks[slot, i, :n_peaks].tobytes() for i, c in enumerate(columns)}
-            )
-        floats: dict[str, Any] = {
-            name: None if np.isnan(h[name]) else float(h[name]) for name in FLOATS
-        }
+            peaks = Peaks(*(column.tobytes() for column in self.peaks[slot, :, :n_peaks]))
         return Record(
-            series=int(h["series"]),
-            series_uid=h["uid"].decode(errors="replace") or None,
-            frame=int(h["frame"]),
-            outcome=OUTCOMES[int(h["outcome"])],
-            n_peaks=n_peaks if n_peaks >= 0 else None,
+            series=h["series"],
+            series_uid=_text(h["uid"]) or None,
+            frame=h["frame"],
+            outcome=OUTCOMES[h["outcome"]],
+            n_peaks=_natural(n_peaks),
             peaks=peaks,
             mismatch=_flag(h["mismatch"]),
             tells_parameters=_flag(h["tells_parameters"]),
-            model=h["model"].decode() or None,
-            n_photons=int(h["n_photons"]) if h["n_photons"] >= 0 else None,
-            learned_by=int(h["learned_by"]) if h["learned_by"] >= 0 else None,
-            n_learned=int(h["n_learned"]) if h["n_learned"] >= 0 else None,
-            t_detector_ns=int(h["start_ns"]) if h["start_ns"] >= 0 else None,
-            t_received_ns=int(h["t_received_ns"]),
-            file=h["file"].decode() or None,
-            row=int(h["row"]) if h["row"] >= 0 else None,
-            reason=h["reason"].decode(errors="replace") or None,
+            model=_text(h["model"]) or None,
+            n_photons=_natural(h["n_photons"]),
+            learned_by=_natural(h["learned_by"]),
+            n_learned=_natural(h["n_learned"]),
+            t_detector_ns=_natural(h["start_ns"]),
+            t_received_ns=h["t_received_ns"],
+            file=_text(h["file"]) or None,
+            row=_natural(h["row"]),
+            reason=_text(h["reason"]) or None,
             **floats,
         )
+
+    def _slot_at(self, slot: int) -> int:
+        return self._slots_at + slot * SLOT.itemsize
 
     # Counters ---------------------------------------------------------------------------
 
@@ -390,6 +431,14 @@ class Ring:
 
 def _flag(value: int) -> bool | None:
     return None if value < 0 else bool(value)
+
+
+def _natural(value: int) -> int | None:
+    return None if value < 0 else value
+
+
+def _text(padded: bytes) -> str:
+    return padded.rstrip(b"\0").decode(errors="replace")
 
 
 def create_memory(layout: Layout) -> int:

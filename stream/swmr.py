@@ -53,6 +53,8 @@ class Columns:
         self.n_rows: int = shape[0]
         self._tail: tuple[int, ...] = shape[1:]
         self._targets = [(d.id, h5t.py_create(d.dtype)) for d in datasets]
+        # Reused: making and dropping HDF5 objects costs more than a short write.
+        self._memory, self._place = h5s.create_simple((0,)), h5s.create_simple(shape)
 
     def write(self, first: int, arrays: Sequence[NDArray[Any]]) -> None:
         """Write rows from row `first` on, which is the end: what lies behind it is cut off.
@@ -64,8 +66,9 @@ class Columns:
         """
         shape = arrays[0].shape
         grown = (first + shape[0], *self._tail)
-        memory = h5s.create_simple(shape)
-        place = h5s.create_simple(grown)
+        memory, place = self._memory, self._place
+        memory.set_extent_simple(shape)
+        place.set_extent_simple(grown)
         if 0 not in shape:
             place.select_hyperslab((first, *(0 for _ in self._tail)), shape)
         for (dataset, dtype), array in zip(self._targets, arrays, strict=True):

@@ -2,7 +2,8 @@
 
 One rule: core time and rates are differences over the middle of a series, so neither start-up nor
 the first frames' tables count. Frames are packed beforehand; the sender runs beside the daemon,
-on the same cores, but its time is not the daemon's.
+on the same cores, but its time is not the daemon's. The memcpy that costs are compared with is
+taken in between, beside the same sender and daemon.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ from hitfinder.sim.detector import Protocol
 from hitfinder.sim.emulator import Emulator, EmulatorOptions
 from hitfinder.sim.encoding import EncodedImage
 from hitfinder.stream.messages import MAX_FRAMES
-from hitfinder.workers.bench_frames import POOL, BenchFrames
+from hitfinder.workers.bench_frames import POOL, BenchFrames, Memcpy
+from hitfinder.workers.config import RingConfig
 from hitfinder.workers.daemon_process import DaemonError, DaemonProcess
+from hitfinder.workers.spent import Spent
 
-# Frames to learn the rate from, and to warm caches and files.
-WARM_UP = 60
+# How far the receiver may be ahead of what is published: the part that counts ends so many frames
+# before the series does, so that both its ends see the same lead.
+LEAD = RingConfig().slots
+# Frames to learn the rate from, and to warm caches and files; the shortest series.
+WARM_UP = 60 + LEAD
 # Shares of a series before and after the part that counts.
 MIDDLE = (0.1, 0.9)
 # A latency is of interest where frames do not queue: half of what the daemon can take.
@@ -34,6 +40,28 @@ RELAXED = 0.5
 SILENCE_S = 60.0
 SEND_HWM = 64
 SEND_TIMEOUT_S = 60.0
+
+
+# One memcpy for so many results: a few per cent of one core.
+MEMCPY_EVERY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessCost:
+    """What one process of the daemon spends on a frame.
+
+    Attributes:
+        core_ms: user + system time.
+        minor_faults: pages given memory or mapped.
+        switches: times that its threads left a core, waiting or not.
+    """
+
+    process: str
+    core_ms: float
+    system_ms: float
+    x_memcpy: float
+    minor_faults: float
+    switches: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +73,8 @@ class EndToEnd:
         sent_per_s: rate asked of the sender, None for as fast as frames were taken.
         n_frames: frames of the series; the next four add up to it.
         n_other: corrupt, lost or missing.
+        memcpy_ms: median of copying a decoded frame while the daemon ran, on the same cores.
         core_ms: user + system time of the daemon's processes a frame.
-        core_ms_by_job: the same, by process.
         latency_p50_ms: from reception to publication.
     """
 
@@ -58,9 +86,10 @@ class EndToEnd:
     n_dropped: int
     n_other: int
     frames_per_s: float
+    memcpy_ms: float
     core_ms: float
-    core_ms_by_job: dict[str, float]
     x_memcpy: float
+    processes: list[ProcessCost]
     latency_p50_ms: float
     latency_p99_ms: float
 
@@ -71,7 +100,7 @@ class _Mark:
 
     n: int
     at_s: float
-    core_s: dict[str, float]
+    spent: dict[str, Spent]
 
 
 class Feed:
@@ -120,25 +149,26 @@ class Feed:
 
 
 def measure_end_to_end(
-    frames: BenchFrames, seconds: float, decoders: int, device: str, memcpy_ms: float
+    frames: BenchFrames, seconds: float, decoders: int, device: str
 ) -> list[EndToEnd]:
     """Send a series as fast as it is taken, and one at half that rate, for `seconds` each.
 
     Raises:
         DaemonError: the daemon did not run, or did not give every frame a verdict.
     """
+    memcpy = Memcpy(frames.memory())
     with tempfile.TemporaryDirectory() as folder, Feed(frames) as feed:
         config = Path(folder) / "bench.toml"
         config.write_text(f"[workers]\ndecoders = {decoders}\n")
         arguments = ("--config", str(config), "--device", device)
         with DaemonProcess(feed.endpoint, Path(folder) / "run", arguments) as daemon:
             daemon.wait_ready()
-            warm_up = _run(daemon, feed, "warm-up", WARM_UP, None, memcpy_ms)
+            warm_up = _run(daemon, feed, "warm-up", WARM_UP, None, memcpy)
             n = _series_length(warm_up.frames_per_s, seconds)
-            flat_out = _run(daemon, feed, "as fast as taken", n, None, memcpy_ms)
+            flat_out = _run(daemon, feed, "as fast as taken", n, None, memcpy)
             rate_Hz = RELAXED * flat_out.frames_per_s
             n = _series_length(rate_Hz, seconds)
-            relaxed = _run(daemon, feed, f"at {rate_Hz:.0f}/s", n, rate_Hz, memcpy_ms)
+            relaxed = _run(daemon, feed, f"at {rate_Hz:.0f}/s", n, rate_Hz, memcpy)
     return [flat_out, relaxed]
 
 
@@ -147,12 +177,13 @@ def _series_length(frames_per_s: float, seconds: float) -> int:
 
 
 def _run(
-    daemon: DaemonProcess, feed: Feed, name: str, n: int, rate_Hz: float | None, memcpy_ms: float
+    daemon: DaemonProcess, feed: Feed, name: str, n: int, rate_Hz: float | None, memcpy: Memcpy
 ) -> EndToEnd:
     sending = feed.send(n, rate_Hz)
-    first, last = round(MIDDLE[0] * n), round(MIDDLE[1] * n)
+    first, last = round(MIDDLE[0] * n), min(round(MIDDLE[1] * n), n - LEAD)
     marks: list[_Mark] = []
     latencies_ms: list[float] = []
+    memcpys_s: list[float] = []
     end: dict[str, Any] | None = None
     n_results, quiet_from_s = 0, time.monotonic()
     while end is None:
@@ -161,8 +192,10 @@ def _run(
                 n_results, quiet_from_s = n_results + 1, time.monotonic()
                 if n_results in (first, last):
                     published_s = message["t_published_ns"] * 1e-9
-                    marks.append(_Mark(n_results, published_s, daemon.core_s()))
-                elif len(marks) == 1 and message["t_received_ns"] is not None:
+                    marks.append(_Mark(n_results, published_s, daemon.spent()))
+                if len(marks) == 1 and n_results % MEMCPY_EVERY == 0:
+                    memcpys_s.append(_core_s_of(memcpy, n_results // MEMCPY_EVERY))
+                if len(marks) == 1 and message["t_received_ns"] is not None:
                     taken_ns = message["t_published_ns"] - message["t_received_ns"]
                     latencies_ms.append(taken_ns * 1e-6)
             elif topic == "series.end":
@@ -173,7 +206,14 @@ def _run(
     sending.result(SEND_TIMEOUT_S)
     if n_results != n:
         raise DaemonError(f"{n} frames sent, {n_results} verdicts published")
+    memcpy_ms = 1e3 * float(np.median(memcpys_s))
     return _figures(name, rate_Hz, end, marks, latencies_ms, memcpy_ms)
+
+
+def _core_s_of(memcpy: Memcpy, k: int) -> float:
+    begin_s = time.thread_time()
+    memcpy(k)
+    return time.thread_time() - begin_s
 
 
 def _figures(
@@ -186,10 +226,11 @@ def _figures(
 ) -> EndToEnd:
     begin, done = marks
     n = done.n - begin.n
-    by_job = {
-        job: 1e3 * (core_s - begin.core_s.get(job, 0.0)) / n
-        for job, core_s in sorted(done.core_s.items())
-    }
+    costs = [
+        _cost(job, begin.spent.get(job, Spent()), spent, n, memcpy_ms)
+        for job, spent in sorted(done.spent.items())
+    ]
+    core_ms = sum(c.core_ms for c in costs)
     p50_ms, p99_ms = np.percentile(latencies_ms, (50, 99))
     return EndToEnd(
         name=name,
@@ -200,9 +241,22 @@ def _figures(
         n_dropped=end["dropped"],
         n_other=end["corrupt"] + end["lost"] + end["missing"],
         frames_per_s=n / (done.at_s - begin.at_s),
-        core_ms=sum(by_job.values()),
-        core_ms_by_job=by_job,
-        x_memcpy=sum(by_job.values()) / memcpy_ms,
+        memcpy_ms=memcpy_ms,
+        core_ms=core_ms,
+        x_memcpy=core_ms / memcpy_ms,
+        processes=costs,
         latency_p50_ms=float(p50_ms),
         latency_p99_ms=float(p99_ms),
+    )
+
+
+def _cost(job: str, before: Spent, after: Spent, n: int, memcpy_ms: float) -> ProcessCost:
+    core_ms = 1e3 * (after.core_s - before.core_s) / n
+    return ProcessCost(
+        process=job,
+        core_ms=core_ms,
+        system_ms=1e3 * (after.system_s - before.system_s) / n,
+        x_memcpy=core_ms / memcpy_ms,
+        minor_faults=(after.minor_faults - before.minor_faults) / n,
+        switches=(after.switches - before.switches) / n,
     )

@@ -2,7 +2,7 @@
 
 One rule: stages take turns, a few frames each, with the memcpy among them, and are timed by the
 thread's core time, so that another user of the machine disturbs all alike and the ratios hold.
-Only what waits for a disk or a GPU is timed by the wall clock.
+Only what waits for a GPU is timed by the wall clock.
 """
 
 from __future__ import annotations
@@ -28,13 +28,11 @@ from hitfinder.stream.messages import Frame, SeriesStart
 from hitfinder.stream.results import Outcome, Peaks, Record
 from hitfinder.stream.ring import PAGE, Layout, Ring, create_memory
 from hitfinder.stream.series_folder import JudgedFrame, SeriesFolder
-from hitfinder.workers.bench_frames import BenchFrames
+from hitfinder.workers.bench_frames import BenchFrames, Memcpy
 from hitfinder.workers.config import GeometryConfig, WorkersConfig
 from hitfinder.workers.geometry import OperatorGeometry
 from hitfinder.workers.reduction import pool
 
-# Buffers a copy goes round in, so that it does not stay in cache: 16 frames are 140 MB.
-COPIES = 16
 # Slots, one a frame of the pool: the first 20 hold all data sets and four hits.
 SLOTS = 20
 # Frames that a sink writes in one go when the daemon is busy.
@@ -51,12 +49,14 @@ class Stage:
     Attributes:
         ms: milliseconds a frame.
         x_memcpy: the same as a multiple of copying the decoded frame.
+        share: process of the daemon -> share of all frames that it takes through this stage.
     """
 
     stage: str
     ms: float
     frames_per_s: float
     x_memcpy: float
+    share: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class _Timed:
 
     stage: str
     step: Step
+    share: dict[str, float]
     frames: int = 1
     clock: Callable[[], float] = time.thread_time
 
@@ -81,9 +82,11 @@ def measure_stages(frames: BenchFrames, n: int, device: str) -> list[Stage]:
                     begin_s = t.clock()
                     t.step(k)
                     seconds[t.stage].append((t.clock() - begin_s) / t.frames)
-    median_s = {stage: float(np.median(taken)) for stage, taken in seconds.items()}
-    memcpy_s = median_s[timed[0].stage]
-    return [Stage(s, 1e3 * took, 1 / took, took / memcpy_s) for s, took in median_s.items()]
+    median_s = [float(np.median(seconds[t.stage])) for t in timed]
+    return [
+        Stage(t.stage, 1e3 * took, 1 / took, took / median_s[0], t.share)
+        for t, took in zip(timed, median_s, strict=True)
+    ]
 
 
 class Bench:
@@ -121,9 +124,10 @@ class Bench:
         os.close(self._fd)
 
     def stages(self, folder: Path) -> list[_Timed]:
-        """Return what is to be timed, in a frame's order; the memcpy first."""
-        source = self._frames.memory()
-        copies = [source.copy() for _ in range(COPIES)]
+        """Return what is to be timed in a frame's order, the memcpy first, where frames are."""
+        memcpy = Memcpy(self._frames.memory())
+        f_hit = self._frames.mix.hit_fraction
+        f_miss = 1 - f_hit
         blanks = [k for k in range(SLOTS) if not self._frames.is_hit[k]]
         hits = [k for k in range(SLOTS) if self._frames.is_hit[k]]
         records = {s: self._record(s, self._judge([s])[0]) for s in range(SLOTS)}
@@ -131,30 +135,58 @@ class Bench:
         batch = 1 if self._device == "cpu" else WorkersConfig().batch
         clock = time.thread_time if self._device == "cpu" else time.perf_counter
         judge = f"on {self._device}" + (f", {batch} at a time" if batch > 1 else "")
-        return [
-            _Timed("memcpy of the decoded frame", lambda k: np.copyto(copies[k % COPIES], source)),
-            _Timed("decode V2 message (CBOR)", lambda k: self._read("v2", k)),
-            _Timed("decode V1 message (JSON + parts)", lambda k: self._read("v1", k)),
-            _Timed("header and packed bytes into a slot", lambda k: self._fill(k % SLOTS)),
-            _Timed("bslz4 decode into the slot", lambda k: self._decode(k % SLOTS)),
-            _Timed("pool 4 x 4", lambda k: pool(self._ring.image(k % SLOTS), self._valid)),
-            _Timed(f"judge a blank, {judge}", self._judging(blanks, batch), batch, clock),
-            _Timed(f"judge a hit, {judge}", self._judging(hits, batch), batch, clock),
-            _Timed("record out of the slot", lambda k: self._ring.record(k % SLOTS)),
+        arriving = [
+            _Timed("memcpy of the decoded frame", memcpy, {}),
+            _Timed("decode V2 message (CBOR)", lambda k: self._read("v2", k), {"receiver": 1}),
+            _Timed("decode V1 message (JSON + parts)", lambda k: self._read("v1", k), {}),
             _Timed(
-                f"write a hit, {SINK_BATCH} at a time",
-                self._sink(folder / "hits", hits, records, Outcome.HIT),
-                SINK_BATCH,
-                time.perf_counter,
+                "header and packed bytes into a slot",
+                lambda k: self._fill(k % SLOTS),
+                {"receiver": 1},
             ),
             _Timed(
-                f"write a miss, {SINK_BATCH} at a time",
-                self._sink(folder / "misses", blanks, records, Outcome.MISS),
-                SINK_BATCH,
-                time.perf_counter,
+                "bslz4 decode into the slot", lambda k: self._decode(k % SLOTS), {"receiver": 1}
             ),
-            _Timed("encode a hit's record", lambda k: encode(records[hits[k % len(hits)]])),
+            _Timed(
+                "pool 4 x 4",
+                lambda k: pool(self._ring.image(k % SLOTS), self._valid),
+                {"worker": 1},
+            ),
         ]
+        judged = [
+            _Timed(f"judge a {name}, {judge}", self._judging(some, batch), share, batch, clock)
+            for name, some, share in (
+                ("blank", blanks, {"worker": f_miss}),
+                ("hit", hits, {"worker": f_hit}),
+            )
+            if some
+        ]
+        written = [
+            _Timed(
+                f"write a {outcome.value}, {SINK_BATCH} at a time",
+                self._sink(folder / outcome.value, some, records, outcome),
+                share,
+                SINK_BATCH,
+            )
+            for outcome, some, share in (
+                (Outcome.HIT, hits, {"sink": f_hit}),
+                (Outcome.MISS, blanks, {"sink": f_miss}),
+            )
+            if some
+        ]
+        leaving = [
+            _Timed(
+                "record out of the slot",
+                lambda k: self._ring.record(k % SLOTS),
+                {"sink": 1, "supervisor": 1},
+            ),
+            _Timed(
+                "encode a record",
+                lambda k: encode(records[k % SLOTS]),
+                {"supervisor": 1},
+            ),
+        ]
+        return arriving + judged + written + leaving
 
     def _read(self, protocol: Protocol, k: int) -> object:
         return wire.decode(self._messages[protocol][k % SLOTS], protocol)

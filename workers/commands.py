@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 from pathlib import Path
@@ -92,19 +93,54 @@ def bench(
         float, typer.Option("--seconds", min=0.1, help="Length of each of two end-to-end runs.")
     ] = 10.0,
     decoders: Annotated[int, typer.Option("--decoders", min=1, help="Decoder threads.")] = 1,
+    photons_per_pixel: Annotated[
+        str | None,
+        typer.Option("--photons-per-pixel", help="Mean of the water, e.g. 0.002,0.02,0.2,2."),
+    ] = None,
+    hit_fraction: Annotated[
+        float, typer.Option("--hit-fraction", min=0, max=1, help="Share with a crystal.")
+    ] = 0.2,
+    dtype: Annotated[PixelType, typer.Option("--dtype", help="Pixel type.")] = "uint16",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here.")] = None,
 ) -> None:
-    """Measure what a frame costs on this machine, stage by stage and end to end.
+    """Measure what a frame costs on this machine, stage by stage, end to end and by process.
 
-    Example: `hitfinder-stream bench --seconds 20 --json bench.json`
+    Stages are timed alone, one thread. Then the whole daemon is fed as fast as it takes frames,
+    and at half that rate; a memcpy of the same frame is timed in between, on the same cores.
+    The last table takes the first run apart: each process, its stages and the rest, in memcpys,
+    with the page faults and the context switches that a frame costs.
+
+    The JSON holds, for each brightness asked for, `frame`, `stages`, `end_to_end` (with
+    `processes`) and `profile`.
+
+    Example: `hitfinder-stream bench --seconds 20 --photons-per-pixel 0.02,2 --json bench.json`
     """
     from hitfinder.workers.bench import BenchOptions
     from hitfinder.workers.bench import bench as measure
 
     # The emulated detector tells of every series; here only the table is of interest.
     logging.getLogger("hitfinder.sim").setLevel(logging.WARNING)
-    measure(BenchOptions(frames, seconds, decoders, device, json_file), to=sys.stdout)
+    water = (None,) if photons_per_pixel is None else _positive_numbers(photons_per_pixel)
+    options = BenchOptions(
+        frames, seconds, decoders, water, hit_fraction, dtype, device, json_file
+    )
+    measure(options, to=sys.stdout)
+
+
+def _positive_numbers(text: str) -> tuple[float, ...]:
+    """Return the numbers of a comma-separated list.
+
+    Raises:
+        ConfigError: something in it is not a number above 0.
+    """
+    try:
+        numbers = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0 < n < math.inf for n in numbers):
+        raise ConfigError(f"--photons-per-pixel {text!r}: expected numbers above 0, e.g. 0.02,2")
+    return numbers
 
 
 @app.command()

@@ -1,12 +1,11 @@
-"""A daemon as a child process: started, listened to, its core time read, stopped.
+"""A daemon as a child process: started, listened to, its costs read, stopped.
 
 One rule: whoever starts it here (bench, demo) sees only what any user sees: the command line, the
-ready line, the results topic. Core time is that of the whole process tree, from /proc (proc(5)).
+ready line, the results topic.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import select
 import signal
@@ -22,6 +21,7 @@ import msgspec
 import zmq
 
 from hitfinder import HitfinderError
+from hitfinder.workers.spent import Spent, spent_by_job
 
 # Loading torch in three processes on a busy machine takes its time.
 READY_S = 120.0
@@ -30,9 +30,6 @@ SUBSCRIBED_S = 20.0
 STOP_S = 60.0
 RECEIVE_QUEUE = 100_000
 LOG_TAIL_BYTES = 1500
-# Fields of /proc/PID/stat after the command's name: parent, and user + system time of the process
-# and of its reaped children, in clock ticks.
-PARENT_FIELD, TIME_FIELDS = 1, slice(11, 15)
 
 
 class DaemonError(HitfinderError):
@@ -112,9 +109,9 @@ class DaemonProcess:
             elif self._process.poll() is not None:
                 raise self.failure(f"it ended with status {self._process.returncode}")
 
-    def core_s(self) -> dict[str, float]:
-        """Return user + system time of every process of the daemon so far, by its job."""
-        return core_s_of(self._process.pid)
+    def spent(self) -> dict[str, Spent]:
+        """Return what every process of the daemon has spent so far, by its job."""
+        return spent_by_job(self._process.pid)
 
     def wait(self, within_s: float = STOP_S) -> int:
         """Wait until it ends by itself (`--max-series`); returns its exit status."""
@@ -150,47 +147,3 @@ class DaemonProcess:
             if self._process.poll() is not None:
                 break
         raise self.failure("it did not get ready")
-
-
-def core_s_of(root: int) -> dict[str, float]:
-    """Return core seconds of a process and its descendants, by job; the root is `supervisor`.
-
-    A process that died is in its parent's time, so differences hold across restarts.
-    """
-    parents: dict[int, int] = {}
-    spent_s: dict[int, float] = {}
-    tick_s = 1 / os.sysconf("SC_CLK_TCK")
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            stat = (folder / "stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended between listing and reading
-        fields = stat.rpartition(")")[2].split()
-        parents[int(folder.name)] = int(fields[PARENT_FIELD])
-        spent_s[int(folder.name)] = tick_s * sum(map(int, fields[TIME_FIELDS]))
-    jobs: dict[str, float] = {}
-    for pid, core_s in spent_s.items():
-        if _descends(pid, root, parents):
-            job = "supervisor" if pid == root else _job_of(pid)
-            jobs[job] = jobs.get(job, 0.0) + core_s
-    return jobs
-
-
-def _descends(pid: int, root: int, parents: dict[int, int]) -> bool:
-    while pid != root:
-        if pid not in parents:
-            return False
-        pid = parents[pid]
-    return True
-
-
-def _job_of(pid: int) -> str:
-    """Return what a child was started as: `... -m hitfinder.workers.child NAME ROLE SESSION`."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return "ended"
-    at = words.index("hitfinder.workers.child") if "hitfinder.workers.child" in words else -1
-    return words[at + 1] if at >= 0 else "other"

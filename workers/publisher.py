@@ -175,8 +175,10 @@ class Publisher:
     def _announce(self, entry: int) -> None:
         """Publish `series.start`, once, as soon as the series is known."""
         key = int(self.ring.series["key"][entry])
+        if key in self._announced:
+            return
         path = header_path(self.runtime, key)
-        if key in self._announced or not path.exists():
+        if not path.exists():
             return
         self._announced.add(key)
         start = unpack_start(path.read_bytes())

@@ -83,12 +83,14 @@ class SeriesEstimates:
                 self._estimate(entry, *self._known[key])
 
     def _is_due(self, entry: int, key: int, now_ms: int) -> bool:
-        if self.evidence.is_settled(entry):
-            return False
+        is_last = bool(self.ring.series["sealed"][entry]) and not self._is_awaited(key)
+        is_mine = self.evidence.claim(entry, now_ms, LAST_PERIOD_MS if is_last else PERIOD_MS)
+        return is_mine and not self.evidence.is_settled(entry)
+
+    def _is_awaited(self, key: int) -> bool:
+        """Say whether a frame of the series is still to be judged."""
         states = self.ring.states & 0xFF
-        here = states[self.ring.slots["key"] == key]
-        is_last = self.ring.series["sealed"][entry] and not np.isin(here, UNJUDGED).any()
-        return self.evidence.claim(entry, now_ms, LAST_PERIOD_MS if is_last else PERIOD_MS)
+        return bool(np.isin(states[self.ring.slots["key"] == key], UNJUDGED).any())
 
     def _estimate(
         self, entry: int, version: int, tables: HeadTables, geometry: SeriesGeometry

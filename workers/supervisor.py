@@ -39,6 +39,8 @@ from hitfinder.workers.session import (
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
+# A dead child is noticed within this; asking at every frame would cost more than publishing it.
+WATCH_S = 0.05
 RUNTIME_PREFIX = "hitfinder-"
 # Loading torch on a busy machine takes its time; longer means something is wrong.
 READY_TIMEOUT_S = 120.0
@@ -109,7 +111,7 @@ class Supervisor:
         except ConfigError:
             shutil.rmtree(self.runtime)
             raise
-        self._status_at_s = 0.0
+        self._status_at_s = self._watched_at_s = 0.0
         self.started_s = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -201,8 +203,10 @@ class Supervisor:
     def _tick(self, *, source_gone: bool = False) -> None:
         published = self.publisher.publish_stored()
         self.publisher.step_series(source_gone=source_gone)
-        self._watch_children()
         now = time.monotonic()
+        if now - self._watched_at_s >= WATCH_S:
+            self._watch_children()
+            self._watched_at_s = now
         if now - self._status_at_s >= 1.0:
             state = self.state()
             self.publisher.status(state)

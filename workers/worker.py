@@ -10,7 +10,6 @@ import logging
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from hitfinder.models.pipeline import Judgement, Pipeline, SeriesContext
@@ -31,6 +30,10 @@ from hitfinder.workers.session import FIRST_WORKER_ROLE, Pulse, Session
 log = logging.getLogger(__name__)
 
 WAIT_S = 0.1
+# While frames queue to be judged nobody waits for a single result: the sink is woken for so many
+# at once, or a quarter of the ring, since it and the publisher spend most of a wake-up on waking
+# up. The last of a queue, and each frame where there is none, is handed on at once.
+HAND_ON_TOGETHER = 16
 # A header energy or camera length this many sigma from what the pixels say is a mismatch.
 MISMATCH_SIGMA = 5.0
 # Contexts kept beside the newest: a detector has one series open, and one shape of image.
@@ -70,10 +73,14 @@ class Worker:
         self._max_wait_s = 0.0 if on_cpu else config.workers.max_wait_s
         self._contexts: dict[ContextName, tuple[SeriesGeometry, SeriesContext]] = {}
         self._knowledge = Knowledge(runtime, self.number)
+        self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
+        self._n_unannounced = 0
 
     def run_once(self, timeout_s: float) -> None:
         """Take a batch, judge it, hand it on; or wait for the doorbell."""
         slots = self._take()
+        if not slots:
+            self._announce()
         self.estimates.step()
         if not slots:
             self.bells.wait(self.bell, timeout_s)
@@ -85,7 +92,9 @@ class Worker:
             alike.setdefault(kind, []).append(slot)
         for (key, _), of_series in alike.items():
             self._judge(key, of_series)
-        self.bells.ring("sink")
+        self._n_unannounced += len(slots)
+        if self._n_unannounced >= self._together:
+            self._announce()
 
     # ------------------------------------------------------------------------------------
 
@@ -103,6 +112,12 @@ class Worker:
             if self.ring.claim(slot, State.DECODED, State.JUDGING, self.role):
                 taken.append(slot)
         return taken
+
+    def _announce(self) -> None:
+        """Wake the sink for what is judged; it would find it by itself within its timeout."""
+        if self._n_unannounced:
+            self.bells.ring("sink")
+            self._n_unannounced = 0
 
     def _judge(self, key: int, slots: list[int]) -> None:
         images = [self.ring.image(s) for s in slots]
@@ -143,28 +158,35 @@ class Worker:
         self.ring.control["n_hot"][0, self.role] = context.series.n_hot
 
     def _write(self, slot: int, judgement: Judgement, geometry: SeriesGeometry) -> None:
-        header, j = self.ring.slots[slot], judgement
-        header["outcome"] = OUTCOMES.index(Outcome.HIT if j.is_hit else Outcome.MISS)
-        for name in ("p_hit", "threshold", "p_any", "p_spots3", "background_photons_per_px"):
-            header[name] = getattr(j, name)
-        header["learned_by"], header["n_learned"] = self.number, j.n_learned
-        header["flux_scale"] = j.flux_scale
-        for name in ("photon_energy_eV", "photon_energy_sigma_eV", "clen_m", "clen_sigma_m"):
-            value = getattr(j, name)
-            header[name] = np.nan if value is None else value
-        stated = geometry.geometry
-        header["header_photon_energy_eV"] = stated.photon_energy_eV or np.nan
-        header["header_clen_m"] = stated.clen_m or np.nan
-        header["tells_parameters"] = -1 if j.tells_parameters is None else j.tells_parameters
-        d_A = d_min_A(j.peaks, stated, j.photon_energy_eV, j.clen_m)
-        header["d_min_A"] = np.nan if d_A is None else d_A
-        header["mismatch"] = mismatch(j, stated.photon_energy_eV, stated.clen_m)
-        header["model"], header["n_photons"] = self.pipeline.model_id.encode()[:64], j.n_photons
+        j, stated = judgement, geometry.geometry
         spots, n_peaks = j.peaks, min(len(j.peaks), MAX_PEAKS)
         columns = (spots.fs, spots.ss, spots.intensity, spots.snr, spots.p)
         for row, column in enumerate(columns):
             self.ring.peaks[slot, row, :n_peaks] = column[:n_peaks]
-        header["n_peaks"] = n_peaks
+        self.ring.write_verdict(
+            slot,
+            outcome=OUTCOMES.index(Outcome.HIT if j.is_hit else Outcome.MISS),
+            mismatch=mismatch(j, stated.photon_energy_eV, stated.clen_m),
+            tells_parameters=j.tells_parameters,
+            n_peaks=n_peaks,
+            p_hit=j.p_hit,
+            threshold=j.threshold,
+            p_any=j.p_any,
+            p_spots3=j.p_spots3,
+            photon_energy_eV=j.photon_energy_eV,
+            photon_energy_sigma_eV=j.photon_energy_sigma_eV,
+            clen_m=j.clen_m,
+            clen_sigma_m=j.clen_sigma_m,
+            header_photon_energy_eV=stated.photon_energy_eV or None,
+            header_clen_m=stated.clen_m or None,
+            d_min_A=d_min_A(j.peaks, stated, j.photon_energy_eV, j.clen_m),
+            background_photons_per_px=j.background_photons_per_px,
+            flux_scale=j.flux_scale,
+            n_photons=j.n_photons,
+            n_learned=j.n_learned,
+            learned_by=self.number,
+            model=self.pipeline.model_id.encode(),
+        )
 
 
 def mismatch(judgement: Judgement, photon_energy_eV: float | None, clen_m: float | None) -> int:
