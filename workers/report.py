@@ -32,7 +32,13 @@ from hitfinder.workers.report_charts import (
     score_chart,
     spots_chart,
 )
-from hitfinder.workers.report_images import best_hits, draw_learned, draw_sums, sum_frames
+from hitfinder.workers.report_images import (
+    best_hits,
+    draw_learned,
+    draw_sums,
+    learned_squares,
+    sum_frames,
+)
 from hitfinder.workers.report_series import (
     FRAME,
     HIT,
@@ -43,7 +49,7 @@ from hitfinder.workers.report_series import (
 from hitfinder.workers.terminal import progressed
 
 MAX_SUMS = 3  # geometries whose sums are shown
-NONE_KEPT = "No image of a hit can be shown: there is none, or its file is not there any more."
+NONE_SHOWN = "No hit is shown: there is none, or its file cannot be read."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,7 +204,7 @@ def _images(run: Run) -> list[str]:
             html.grid([html.figure(p.png, p.caption) for p in pictures]),
         ]
     else:
-        blocks.append(html.paragraph(NONE_KEPT))
+        blocks.append(html.paragraph(NONE_SHOWN))
     blocks += _sums(run)
     return blocks + _learned(run)
 
@@ -250,7 +256,7 @@ def _learned(run: Run) -> list[str]:
     blocks = [html.heading("What the frames taught of the detector"), html.table(head, rows)]
     by_shape: dict[tuple[int, int], list[StoredSeries]] = defaultdict(list)
     for one in run.series:
-        if one.learned is not None and len(one.learned) and one.start.shape is not None:
+        if len(learned_squares(one)) and one.start.shape is not None:
             by_shape[one.start.shape].append(one)
     figures = [draw_learned(mine, shape) for shape, mine in by_shape.items()]
     return [*blocks, html.grid([html.figure(p.png, p.caption) for p in figures])]

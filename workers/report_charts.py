@@ -25,6 +25,7 @@ INK, HITS, MISSES, SERIES = "#222222", "#d1495b", "#8d99ae", "#30638e"
 MAX_BINS, MIN_IN_BIN = 60, 10
 MAX_POINTS = 2000  # of single frames in one chart
 N_CLOCKS = 4
+MAX_SERIES_LINES = 40
 MAX_THRESHOLDS = 5
 SIZE_IN = (5.2, 3.3)
 
@@ -49,13 +50,16 @@ class Order:
         self.middles = 0.5 * (edges[:-1] + edges[1:])
 
     def label(self, axes: Axes) -> None:
-        """Say below the axis which frame it is and what the clock said."""
+        """Say below the axis which frame it is and what the clock said; part the series."""
         n = len(self.frames)
         ticks = np.linspace(0, n - 1, min(N_CLOCKS, n)).round().astype(int)
         clocks = [clock(int(t)) for t in self.frames["t_received_ns"][ticks]]
         labels = [f"{t}\n{c}" for t, c in zip(ticks.tolist(), clocks, strict=True)]
         axes.set_xticks(ticks, labels)
         axes.set(xlim=(0, max(n, 1)), xlabel="frames received; UTC")
+        begins = 1 + np.flatnonzero(np.diff(self.frames["series"]))
+        for begin in begins if len(begins) < MAX_SERIES_LINES else ():
+            axes.axvline(begin, color=INK, alpha=0.2, lw=0.7)
 
 
 def clock(t_ns: int) -> str:
@@ -67,7 +71,7 @@ def hit_rate_chart(order: Order) -> str:
     """Draw hits of all judged frames with their 95 % interval."""
     figure, axes = _chart()
     outcomes = [order.frames["outcome"][b] for b in order.bins]
-    rates = [wilson(int((o == HIT).sum()), int((o <= MISS).sum())) for o in outcomes]
+    rates = [wilson(int((o == HIT).sum()), int(np.isin(o, (HIT, MISS)).sum())) for o in outcomes]
     middles = order.middles
     axes.fill_between(
         middles, [r.low for r in rates], [r.high for r in rates], color=HITS, alpha=0.2, lw=0
@@ -99,7 +103,8 @@ def spots_chart(hits: Frames) -> str:
     figure, axes = _chart()
     n = hits["n_peaks"][hits["n_peaks"] >= 0]
     most = int(n.max()) if len(n) else 1
-    axes.hist(n, np.linspace(-0.5, most + 0.5, min(most + 2, 41)).tolist(), color=HITS)
+    width = -(-(most + 1) // 40)
+    axes.hist(n, (np.arange(0, most + width + 1, width) - 0.5).tolist(), color=HITS)
     axes.set(xlabel="spots of a hit", ylabel="hits")
     return _svg(figure)
 

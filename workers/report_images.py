@@ -27,7 +27,7 @@ from hitfinder.workers.report_series import StoredImage, StoredSeries, stored_im
 
 N_BEST, N_MIDDLE = 4, 2
 MAX_SUMMED = 100
-POWDER_PX = 560  # longer edge of a sum as it is shown
+SHOWN_PX = 300  # longer edge of a sum as it is shown: coarse, so that single spots are seen
 RINGS_A = (20, 10, 7, 5, 4, 3.5, 3, 2.5, 2.2, 2, 1.8, 1.6, 1.4, 1.2, 1, 0.8)
 RING_STEP = 0.12  # least distance of rings, of the half diagonal
 HIT_IN, SUM_IN, DPI = 4.2, 4.6, 90
@@ -153,11 +153,12 @@ def draw_sums(hits: Sum | None, misses: Sum | None, geometry: RunGeometry) -> li
     """Draw both sums on one scale, and where the hits' spots lie, with rings of resolution."""
     there = [(s, what) for s, what in ((hits, "hits"), (misses, "kept misses")) if s is not None]
     binned = [_binned(s.mean) for s, _ in there]
-    seen = np.concatenate([b[np.isfinite(b)] for b in binned])
+    most = max(range(len(there)), key=lambda k: there[k][0].n_frames)  # its noise is the least
+    seen = binned[most][np.isfinite(binned[most])]
     low, high = np.quantile(seen, (0.01, 0.998)) if len(seen) else (0.0, 1.0)
     pictures = []
     for (one, what), image in zip(there, binned, strict=True):
-        figure, axes = _panel(one.mean.shape, geometry)
+        figure, axes = _panel(one.mean.shape, geometry, "white")
         shown = axes.imshow(
             image,
             extent=(-0.5, one.mean.shape[1] - 0.5, one.mean.shape[0] - 0.5, -0.5),
@@ -172,8 +173,8 @@ def draw_sums(hits: Sum | None, misses: Sum | None, geometry: RunGeometry) -> li
         unread = f", {one.n_unread} could not be read" if one.n_unread else ""
         pictures.append(Picture(_png(figure), f"sum of {one.n_frames} {what}{unread}"))
     if hits is not None:
-        figure, axes = _panel(hits.mean.shape, geometry)
-        axes.plot(hits.fs, hits.ss, ",", color="#d1495b", alpha=0.7)
+        figure, axes = _panel(hits.mean.shape, geometry, "#30638e")
+        axes.plot(hits.fs, hits.ss, ".", ms=2, color="#d1495b", alpha=0.7)
         text = f"the {len(hits.fs)} spots found in these {hits.n_frames} hits"
         pictures.append(Picture(_png(figure), text))
     return pictures
@@ -181,7 +182,7 @@ def draw_sums(hits: Sum | None, misses: Sum | None, geometry: RunGeometry) -> li
 
 def _binned(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return means of squares, NaN where all is masked."""
-    n = max(1, -(-max(image.shape) // POWDER_PX))
+    n = max(1, -(-max(image.shape) // SHOWN_PX))
     ss, fs = (-(-size // n) * n for size in image.shape)
     padded = np.full((ss, fs), np.nan, np.float32)
     padded[: image.shape[0], : image.shape[1]] = image
@@ -191,7 +192,7 @@ def _binned(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(n_valid > 0, means, np.nan).astype(np.float32)
 
 
-def _panel(shape: tuple[int, ...], geometry: RunGeometry) -> tuple[Figure, Axes]:
+def _panel(shape: tuple[int, ...], geometry: RunGeometry, color: str) -> tuple[Figure, Axes]:
     """Return a panel of the detector with rings of resolution, where the geometry is known."""
     figure, axes = _canvas(SUM_IN)
     axes.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5), aspect="equal")
@@ -211,9 +212,9 @@ def _panel(shape: tuple[int, ...], geometry: RunGeometry) -> tuple[Figure, Axes]
         if radius - last < RING_STEP * diagonal or radius > diagonal:
             continue
         last = radius
-        axes.add_patch(Circle(at, radius, fill=False, color="#d62728", lw=0.7, ls=":"))
+        axes.add_patch(Circle(at, radius, fill=False, color=color, lw=0.8, ls=":"))
         axes.annotate(
-            f"{d_A:g} Å", (at[0], at[1] - radius), color="#d62728", fontsize=7, ha="center",
+            f"{d_A:g} Å", (at[0], at[1] - radius), color=color, fontsize=7, ha="center",
             annotation_clip=True,
         )  # fmt: skip
     return figure, axes
@@ -221,7 +222,7 @@ def _panel(shape: tuple[int, ...], geometry: RunGeometry) -> tuple[Figure, Axes]
 
 def draw_learned(series: Sequence[StoredSeries], shape: tuple[int, int]) -> Picture:
     """Draw where the pixels lie that frames of these series have shown to be bad."""
-    figure, axes = _panel(shape, RunGeometry())
+    figure, axes = _panel(shape, RunGeometry(), "white")
     found = np.unique(np.concatenate([learned_squares(one) for one in series]))
     for kind, marker, color in (("hot", "o", "#d1495b"), ("dead", "s", "#222222"),
                                 ("shadow", "s", "#30638e")):  # fmt: skip

@@ -28,8 +28,7 @@ th, td { text-align: left; padding: .15rem .9rem .15rem 0; border-bottom: 1px so
   vertical-align: top; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 td { overflow-wrap: anywhere; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr));
-  gap: 1rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); gap: 1rem; }
 figure { margin: 0; break-inside: avoid; }
 figure img { width: 100%; height: auto; display: block; }
 figcaption { font-size: .88rem; color: #444; overflow-wrap: anywhere; }
