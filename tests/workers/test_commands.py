@@ -7,7 +7,7 @@ import pytest
 from hitfinder.workers.cli import main
 
 COMMANDS = ("run", "replay", "simulate", "subscribe", "bench", "capture", "check", "train")
-COMMANDS += ("dataset", "evaluate")
+COMMANDS += ("dataset", "evaluate", "report")
 
 
 def _exit_of(arguments: list[str]) -> int | str | None:
