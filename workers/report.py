@@ -273,8 +273,7 @@ def _series(run: Run) -> list[str]:
     return [
         *blocks,
         html.heading("Settings"),
-        html.table((), tables.settings_rows(run.series), n_text=3),
-        html.listing(tables.config_lines(run.series)),
+        html.listing([*tables.settings_lines(run.series), "", *tables.config_lines(run.series)]),
         html.heading("Next"),
         html.paragraph(
             "CrystFEL and DIALS read the images through the bitshuffle filter: set "

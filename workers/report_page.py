@@ -27,7 +27,7 @@ table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabu
 th, td { text-align: left; padding: .15rem .9rem .15rem 0; border-bottom: 1px solid #e6e6e6;
   vertical-align: top; }
 td.n, th.n { text-align: right; white-space: nowrap; }
-td { overflow-wrap: anywhere; }
+td:first-child { white-space: nowrap; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); gap: 1rem; }
 figure { margin: 0; break-inside: avoid; }
 figure img { width: 100%; height: auto; display: block; }

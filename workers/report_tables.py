@@ -139,6 +139,8 @@ def about_rows(run: Path, series: Series, frames: NDArray[np.void]) -> list[Row]
         ("detector", _together(_detector(one) for one in series)),
         ("images (ss, fs)", _together(_layout(one) for one in series)),
         ("exposure", _together(_ms(one.start.count_time_s) for one in series)),
+        # A row is written before it is published: no file knows how long that took.
+        ("latency", "not in the files; /metrics of the daemon has it while it runs"),
     ]
     return [(name, value) for name, value in rows if value]
 
@@ -228,8 +230,8 @@ def learned_rows(series: Series) -> list[Row]:
     return rows
 
 
-def settings_rows(series: Series) -> list[Row]:
-    """Return the versions, hashes and geometry that were in force, and in how many series."""
+def settings_lines(series: Series) -> list[str]:
+    """Return the versions, hashes and geometry in force, and in how many series if not in all."""
     values: dict[str, Counter[str]] = defaultdict(Counter)
     for one in series:
         for key, value in one.provenance.items():
@@ -242,13 +244,14 @@ def settings_rows(series: Series) -> list[Row]:
             value, source = getattr(geometry, key), geometry.sources.get(key, "nobody")
             said = "unknown" if value is None else _plain(value)
             values[key][f"{said} (from {source})"] += 1
-    rows: list[Row] = []
+    lines = []
     for key, found in values.items():
         for value, n in found.most_common(MAX_REASONS):
-            rows.append((key, value, "" if n == len(series) else f"{n} of {len(series)} series"))
+            where = "" if n == len(series) else f"  # {n} of {len(series)} series"
+            lines.append(f"{key} = {value}{where}")
         if len(found) > MAX_REASONS:
-            rows.append((key, f"... and {len(found) - MAX_REASONS} other values", ""))
-    return rows
+            lines.append(f"{key}: {len(found) - MAX_REASONS} other values")
+    return lines
 
 
 def _plain(value: Any) -> str:
