@@ -59,7 +59,7 @@ class Order:
         axes.set(xlim=(0, max(n, 1)), xlabel="frames received; UTC")
         begins = 1 + np.flatnonzero(np.diff(self.frames["series"]))
         for begin in begins if len(begins) < MAX_SERIES_LINES else ():
-            axes.axvline(begin, color=INK, alpha=0.2, lw=0.7)
+            axes.axvline(float(begin), color=INK, alpha=0.2, lw=0.7)
 
 
 def clock(t_ns: int) -> str:
