@@ -1,20 +1,20 @@
 """One series' folder as a report reads it: what holds for all of it, and a few columns a frame.
 
-One rule: whole ledger rows are in memory only a block at a time, images one at a time; a series
-that is still written, or whose writer was killed, is read up to its last flush.
+One rule: whole rows of a ledger are in memory only a block at a time; a series that is still
+written, or whose writer was killed, is read up to its last flush.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401  (its import registers the filters of stored images)
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,7 +52,7 @@ FRAME = np.dtype(
 """Columns kept of a frame, named as in the ledger; `series` is the place of its `StoredSeries` in
 the run, `outcome` the place in `OUTCOMES`, `file` in `StoredSeries.files`, -1 for no image."""
 _SAME = [n for n in FRAME.names or () if n not in ("series", "outcome", "file")]
-_H5_ERRORS = (OSError, KeyError, ValueError, IndexError, RuntimeError)
+H5_ERRORS = (OSError, KeyError, ValueError, IndexError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,8 +121,9 @@ def read_series(folder: Path, place: int) -> StoredSeries:
             learned = [file["learned"][name][:] for name in file.get("learned", ())]
         start = unpack_start(said["start"].tobytes())
         n_announced = int(said["n_announced"])
-        geometry, provenance = RunGeometry.from_json(said["geometry"]), said["provenance"]
-    except _H5_ERRORS as error:
+        geometry = RunGeometry.from_json(said["geometry"])
+        provenance = json.loads(said["provenance"])
+    except (*H5_ERRORS, TypeError, msgspec.DecodeError) as error:
         raise StoreError(
             f"{folder.name}/ledger.h5: cannot be read ({error}); run check --repair"
         ) from error
@@ -134,7 +135,7 @@ def read_series(folder: Path, place: int) -> StoredSeries:
         state=COMPLETE if summary else OPEN if is_open else NOT_CLOSED,
         start=start,
         geometry=geometry,
-        provenance=json.loads(provenance),
+        provenance=provenance,
         n_announced=None if n_announced < 0 else n_announced,
         frames=columns.frames(),
         files=tuple(columns.files),
@@ -178,47 +179,3 @@ class _Columns:
     def frames(self) -> NDArray[np.void]:
         """Return what was taken."""
         return np.concatenate(self._blocks)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredImage:
-    """An image as received, with its spots.
-
-    Attributes:
-        frame: its row of `StoredSeries.frames`.
-        pixels: counts (ss, fs).
-        fs, ss: float32 (n_peaks,), pixels, centre of the first pixel 0.0.
-    """
-
-    frame: np.void
-    pixels: NDArray[np.unsignedinteger]
-    fs: NDArray[np.float32]
-    ss: NDArray[np.float32]
-
-
-def stored_images(series: StoredSeries, frames: NDArray[np.void]) -> Iterator[StoredImage | None]:
-    """Yield the images of some frames of a series, in their files' order.
-
-    None stands for one that cannot be read: its file may have been moved away since.
-    """
-    for code in np.unique(frames["file"]).tolist():
-        mine = np.sort(frames[frames["file"] == code], order="row")
-        try:
-            path = series.folder / series.files[code]
-            file = h5py.File(path, "r", libver="latest", swmr=True)
-        except _H5_ERRORS:
-            yield from [None] * len(mine)
-            continue
-        with file:
-            yield from (_read_image(file, frame) for frame in mine)
-
-
-def _read_image(file: h5py.File, frame: np.void) -> StoredImage | None:
-    row = int(frame["row"])
-    try:
-        pixels, peaks = file["entry/data/data"][row], file["entry/result"]
-        n = int(peaks["nPeaks"][row])
-        fs, ss = peaks["peakXPosRaw"][row, :n], peaks["peakYPosRaw"][row, :n]
-    except _H5_ERRORS:
-        return None
-    return StoredImage(frame, pixels, fs, ss)

@@ -261,6 +261,19 @@ def test_an_unlimited_series_without_a_frame_or_a_geometry_is_reported(tmp_path:
     assert "1 did not say" in page.text
 
 
+def test_a_run_of_misses_that_know_nothing_else_is_reported(tmp_path: Path) -> None:
+    series = SeriesFolder(tmp_path, SeriesStart(series=9), {})
+    common = {"series": 9, "outcome": Outcome.MISS, "p_hit": 0.1}
+    frames = [Record(frame=k, t_received_ns=10**18 + k * 10**6, **common) for k in range(30)]
+    series.write([JudgedFrame(f) for f in frames])
+    series.close({}, [], "end")
+    page = page_of(tmp_path, tmp_path / "report.html")
+    assert page.numbers("dropped", column=2)["miss"] == 30
+    assert "2001-09-09 01:46:40" in page.text  # 1e18 ns
+    assert "1000.0 while a series ran" in page.text
+    assert Counter(kind for kind, _ in page.pictures) == {"svg+xml": 4}
+
+
 def test_alarms_and_odd_headers_stand_at_the_top_and_nothing_in_them_is_markup(
     tmp_path: Path,
 ) -> None:
