@@ -64,8 +64,7 @@ def check_run(path: Path, repair: bool = False) -> CheckReport:
         path: a series folder or the folder given as `--out`.
         repair: mend what killed writers left, before checking.
     """
-    folders = [path] if (path / "ledger.h5").exists() else sorted(path.glob("series_*"))
-    folders = [f for f in folders if f.is_dir()]
+    folders = series_folders(path)
     repairs: list[str] = []
     problems = [] if folders else [f"{path.name}: no series folder in it"]
     for folder in folders:
@@ -76,6 +75,12 @@ def check_run(path: Path, repair: bool = False) -> CheckReport:
         except StoreError as error:
             problems.append(str(error))
     return CheckReport(tuple(f.name for f in folders), tuple(repairs), tuple(problems))
+
+
+def series_folders(path: Path) -> list[Path]:
+    """Return the folder of a series by itself, or the series' folders of a run, by name."""
+    folders = [path] if (path / "ledger.h5").exists() else sorted(path.glob("series_*"))
+    return [f for f in folders if f.is_dir()]
 
 
 def repair_folder(folder: Path) -> list[str]:

@@ -159,7 +159,7 @@ class HitFile:
         def build(file: h5py.File) -> None:
             _build_entry(file, attributes)
             for plane, blob in zip(self.layout, blobs, strict=True):
-                _create_images(file["entry/data"], plane, block_bytes(blob))
+                create_images(file["entry/data"], plane, block_bytes(blob))
             _create_peaks(file["entry/result"])
             _create_columns(file["entry/hitfinder"])
 
@@ -281,8 +281,12 @@ def stamp(node: h5py.HLObject, attributes: Mapping[str, Any]) -> None:
             node.attrs[key] = value if plain else plain_text(text)
 
 
-def _create_images(group: h5py.Group, plane: Plane, block: int) -> None:
-    """Create a channel's dataset; the filter is declared, h5py never runs it."""
+def create_images(group: h5py.Group, plane: Plane, block: int) -> None:
+    """Create a channel's dataset without rows; the filter is declared, h5py never runs it.
+
+    Args:
+        block: uncompressed bytes that the codec takes at once.
+    """
     dtype = np.dtype(plane.dtype)
     create = h5p.create(h5p.DATASET_CREATE)
     create.set_chunk((1, *plane.shape))

@@ -8,6 +8,7 @@ The panel lies as in the master file: x to the left seen along the beam, y up.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,24 @@ from hitfinder.stream.swmr import replace_file
 # real count comes near 2e9.
 _MOST_UINT32 = 2_000_000_000
 _BAD_BITS = 0x1FF  # NeXus pixel_mask bits 0-7 and the user's bit 8
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a .geom sends CrystFEL for what stands in the files.
+
+    Attributes:
+        images, peaks: datasets (N, ss, fs) and a group of CXI peaks.
+        photon_energy, clen: a dataset (N,) and its unit; None where one value holds for all.
+        mask: dataset (ss, fs); mask_file: the file it is in, None if there is no mask.
+    """
+
+    images: str = "/entry/data/data"
+    peaks: str = "/entry/result"
+    photon_energy: str | None = None
+    clen: str | None = None
+    mask: str = "/entry/instrument/detector/pixel_mask"
+    mask_file: str | None = None
 
 
 def write_list(path: Path, files: Iterable[tuple[str, int]]) -> None:
@@ -46,7 +65,7 @@ def write_geom(
     shape: tuple[int, int],
     dtype: str,
     saturation_value: int | None = None,
-    mask_file: str | None = None,
+    places: Places | None = None,
 ) -> None:
     """Write a CrystFEL geometry for one panel of shape (ss, fs).
 
@@ -55,14 +74,15 @@ def write_geom(
     Args:
         dtype: of the images; its highest value marks pixels without a count.
         saturation_value: highest valid count, if the header says.
-        mask_file: master file with a pixel mask, None if there is no mask.
+        places: where things stand; None for hit files without a mask.
     """
+    places = places or Places()
     text = "\n".join(
         [
             "; written by hitfinder-stream: geometry of header and config, not predicted",
-            *_beam_lines(geometry),
+            *_beam_lines(geometry, places),
             "adu_per_photon = 1",
-            *_layout_lines(dtype, mask_file),
+            *_layout_lines(dtype, places),
             *_panel_lines(geometry, shape, saturation_value),
             "",
         ]
@@ -74,8 +94,9 @@ def _write(part: Path, text: str) -> None:
     part.write_text(text)
 
 
-def _beam_lines(geometry: RunGeometry) -> list[str]:
+def _beam_lines(geometry: RunGeometry, places: Places) -> list[str]:
     said = geometry.sources
+    columns = {"photon_energy": places.photon_energy, "clen": places.clen}
     energy, clen, size = geometry.photon_energy_eV, geometry.clen_m, geometry.pixel_size_m
     lines = []
     for name, value, unit, key in (
@@ -83,28 +104,30 @@ def _beam_lines(geometry: RunGeometry) -> list[str]:
         ("clen", clen, " m", "clen_m"),
         ("res", 1 / size[0] if size else None, "", "pixel_size_m"),
     ):
-        if value is None:
+        if column := columns.get(name):
+            lines.append(f"{name} = {column}")
+        elif value is None:
             lines.append(f"; {name} is unknown: neither the header nor the config says")
         else:
             lines.append(f"{name} = {value:.10g}{unit} ; from {said.get(key, 'header')}")
     return lines
 
 
-def _layout_lines(dtype: str, mask_file: str | None) -> list[str]:
+def _layout_lines(dtype: str, places: Places) -> list[str]:
     most = min(int(np.iinfo(dtype).max) - 1, _MOST_UINT32)
     lines = [
-        "data = /entry/data/data",
+        f"data = {places.images}",
         "dim0 = %",
         "dim1 = ss",
         "dim2 = fs",
-        "peak_list = /entry/result",
+        f"peak_list = {places.peaks}",
         "peak_list_type = cxi",
         f"flag_morethan = {most}",
     ]
-    if mask_file is not None:
+    if places.mask_file is not None:
         lines += [
-            f"mask0_file = {mask_file}",
-            "mask0_data = /entry/instrument/detector/pixel_mask",
+            f"mask0_file = {places.mask_file}",
+            f"mask0_data = {places.mask}",
             "mask0_goodbits = 0x0",
             f"mask0_badbits = {_BAD_BITS:#x}",
         ]

@@ -241,6 +241,8 @@ def _write_detector(
         ("sensor_material", start.sensor_material, None),
         ("count_time", start.count_time_s, "s"),
         ("frame_time", start.frame_time_s, "s"),
+        # Without it dxtbx trusts the negative numbers that it makes of "no count".
+        ("underload_value", 0, None),
         ("saturation_value", start.saturation_value, None),
         ("bit_depth_readout", depth, None),
         ("bit_depth_image", depth, None),

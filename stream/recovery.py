@@ -61,7 +61,7 @@ class WriterLock:
 def is_being_written(folder: Path) -> bool:
     """Return whether a living process holds the folder's lock."""
     try:
-        fd = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)  # who looks may not write
     except FileNotFoundError:
         return False
     try:

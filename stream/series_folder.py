@@ -25,7 +25,7 @@ from hitfinder.stream.errors import StoreError
 from hitfinder.stream.hitfile import JudgedFrame, read_columns, read_frames
 from hitfinder.stream.learned import LearnedList, store_learned, summarise_learned
 from hitfinder.stream.ledger import Ledger, Unjudged, check_frame, rows_of
-from hitfinder.stream.lists import write_geom, write_list
+from hitfinder.stream.lists import Places, write_geom, write_list
 from hitfinder.stream.messages import SeriesStart, pack_start, unpack_start
 from hitfinder.stream.nexus import RunGeometry, combined_mask, link_images, write_master
 from hitfinder.stream.recovery import WriterLock, recover_files
@@ -315,11 +315,9 @@ class SeriesFolder:
         self._layout = (shape, dtype)
         if stands:
             return
-        mask_file = "master.h5" if self._write_master(shape, dtype) else None
+        places = Places(mask_file="master.h5" if self._write_master(shape, dtype) else None)
         saturation = self._start.saturation_value
-        write_geom(
-            self.folder / "detector.geom", self._geometry, shape, dtype, saturation, mask_file
-        )
+        write_geom(self.folder / "detector.geom", self._geometry, shape, dtype, saturation, places)
 
     def _write_master(self, shape: tuple[int, int] | None, dtype: str | None) -> bool:
         """Write a master without images; return whether it has a pixel mask."""

@@ -79,10 +79,17 @@ class Columns:
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Write `path` as a whole: under a temporary name in the same folder, then renamed."""
+    """Write `path` as a whole: under a temporary name in the same folder, then renamed.
+
+    Where `write` fails nothing stays behind.
+    """
     part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)
+    try:
+        write(part)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def plain_text(value: str) -> str:

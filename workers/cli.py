@@ -17,6 +17,8 @@ from hitfinder import HitfinderError, __version__
 from hitfinder.workers import (  # noqa: F401  (they register their sub-commands)
     commands,
     dataset_command,
+    export_command,
+    report_command,
     train_command,
 )
 from hitfinder.workers.cli_app import app, check_endpoint

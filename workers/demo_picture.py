@@ -1,8 +1,6 @@
 """The demo's picture: hits as they lie in the files, spots circled; hit rate; scores.
 
-One rule: pixels come from the hit files, not from the simulator. Single pixels are too small to
-see, so each shows the photons near it: those under a Gaussian whose peak counts one. A lone photon
-is dark, a spot bright, on one scale for all hits; gaps are grey.
+One rule: pixels come from the hit files, not from the simulator.
 """
 
 from __future__ import annotations
@@ -15,21 +13,17 @@ import h5py
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hitfinder.workers.hit_picture import SMOOTH_PX, draw_hit
+
 if TYPE_CHECKING:
     from hitfinder.workers.demo_summary import Frame, Series
 
 N_SHOWN = 6
-CROP_PX = 900
-SMOOTH_PX = 3.0
-CIRCLE_POINTS2 = 130
-# Photons under the Gaussian from which on a pixel is not black, and where it is brightest.
-DARK, BRIGHT = 0.4, 40.0
 # Frames that one point of the hit rate is the mean of.
 RATE_FRAMES = 24
 INK, FOUND, TRUE, BLANK = "#222222", "#d1495b", "#30638e", "#8d99ae"
@@ -77,26 +71,8 @@ def _draw_hit(axes: Axes, image: NDArray[np.unsignedinteger], frame: Frame) -> A
     columns = record.peaks.arrays() if record.peaks else {}
     fs = columns.get("fs", np.zeros(0, np.float32))
     ss = columns.get("ss", np.zeros(0, np.float32))
-    rows, cols = _window(image.shape[0], ss), _window(image.shape[1], fs)
-    crop = image[rows, cols]
-    valid = crop < np.iinfo(crop.dtype).max
-    photons = ndimage.gaussian_filter(crop * valid.astype(np.float32), SMOOTH_PX)
-    photons *= 2 * np.pi * SMOOTH_PX**2
-    photons[~valid] = np.nan
-    axes.set_facecolor("#9a9a9a")
-    shown = axes.imshow(
-        photons,
-        extent=(cols.start - 0.5, cols.stop - 0.5, rows.stop - 0.5, rows.start - 0.5),
-        norm=LogNorm(DARK, BRIGHT, clip=True),
-        cmap="magma",
-        interpolation="nearest",
-    )
-    axes.scatter(fs, ss, CIRCLE_POINTS2, facecolors="none", edgecolors="#3ddbd9", linewidths=1.2)
-    axes.set(xlim=(cols.start, cols.stop), ylim=(rows.stop, rows.start))
+    shown = draw_hit(axes, image, fs, ss)
     axes.set_title(_title(frame), fontsize=11, color=INK)
-    axes.tick_params(labelsize=8)
-    axes.set_xlabel("fs (pixel)", fontsize=9)
-    axes.set_ylabel("ss (pixel)", fontsize=9)
     return shown
 
 
@@ -107,15 +83,6 @@ def _title(frame: Frame) -> str:
         f"data set {frame.dataset} ({stated}), frame {r.frame}\n"
         f"{r.n_peaks} spots found, p = {r.p_hit or 0:.3f}"
     )
-
-
-def _window(size_px: int, at_px: NDArray[np.float32]) -> slice:
-    """Return the window along one axis that holds most of the spots."""
-    begins = np.arange(0, max(size_px - CROP_PX, 0) + 1, 20)
-    n_inside = [int(((at_px >= b) & (at_px < b + CROP_PX)).sum()) for b in begins]
-    best = begins[np.flatnonzero(np.array(n_inside) == max(n_inside))]
-    begin = int(best[len(best) // 2])
-    return slice(begin, min(begin + CROP_PX, size_px))
 
 
 def _draw_rate(axes: Axes, frames: Sequence[Frame], series: Sequence[Series]) -> None:

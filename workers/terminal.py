@@ -1,18 +1,34 @@
-"""What a person at a terminal sees: the ready line, and a progress bar on replay."""
+"""What a person at a terminal sees: the ready line, and bars for what takes its time."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    track,
+)
+
+T = TypeVar("T")
 
 
 def say_ready(line: str) -> None:
     """Print the one `ready` line at once, also into a pipe."""
     print(line, flush=True)
+
+
+def progressed(items: Sequence[T], what: str) -> Iterable[T]:
+    """Hand on the items, with a progress bar on a terminal only."""
+    console = Console(file=sys.stderr)
+    return track(items, what, console=console, disable=not sys.stderr.isatty(), transient=True)
 
 
 class ReplayProgress:

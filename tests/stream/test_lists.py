@@ -2,7 +2,7 @@
 
 import pytest
 
-from hitfinder.stream.lists import read_list, write_geom, write_list
+from hitfinder.stream.lists import Places, read_list, write_geom, write_list
 from hitfinder.stream.nexus import RunGeometry
 
 GEOMETRY = RunGeometry(
@@ -35,7 +35,9 @@ def test_a_line_that_is_no_list_line_is_an_error(tmp_path):
 
 
 def test_the_geometry_says_what_the_header_says(tmp_path):
-    write_geom(tmp_path / "d.geom", GEOMETRY, (64, 48), "uint16", 65000, "master.h5")
+    write_geom(
+        tmp_path / "d.geom", GEOMETRY, (64, 48), "uint16", 65000, Places(mask_file="master.h5")
+    )
     said = geom_of(tmp_path / "d.geom")
     assert said["photon_energy"] == "7000 eV"
     assert said["clen"] == "0.25 m"

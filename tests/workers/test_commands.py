@@ -7,7 +7,7 @@ import pytest
 from hitfinder.workers.cli import main
 
 COMMANDS = ("run", "replay", "simulate", "subscribe", "bench", "capture", "check", "train")
-COMMANDS += ("dataset", "evaluate")
+COMMANDS += ("dataset", "evaluate", "report", "export")
 
 
 def _exit_of(arguments: list[str]) -> int | str | None:
@@ -38,6 +38,8 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
         (["dataset", "x", "--patterns", "shiped"], "shipped"),
         (["dataset", "x", "--patterns", "shipped", "--crystal-um", "5"], "crystal_um"),
         (["train", "--out", "weights.pickle"], ".safetensors"),
+        (["export", ".", "--out", "run.h5"], ".cxi"),
+        (["export", "absent", "--out", "run.cxi"], "absent"),
         (["evaluate", "--parts", "gate,luck"], "luck"),
         (["evaluate", "--subset", "02,11"], "11"),
         (["evaluate", "--ablation", "no scales"], "NAME=WEIGHTS"),
