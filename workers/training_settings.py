@@ -41,7 +41,7 @@ CLEAN_SHARE = {Kind.IDEAL: 0.15, Kind.JITTER: 0.5, Kind.RINGS: 0.35}
 """Of the pairs that say what a probability means: what most frames of a clean beam are like."""
 BLANKS = (Kind.IDEAL, Kind.JITTER, Kind.RINGS, Kind.HOT, Kind.SALT)
 """That set thresholds."""
-HOT_SERIES = 300
+HOT_SERIES = 1000
 """Blanks of a series with hot pixels, first frames included; each has its data set and flux."""
 NOMINAL_FRACTION = 0.5
 """Of the hits: a 10 um crystal of 1IC6 in a 1 % band; the others are the preset `TRAINING`'s."""
