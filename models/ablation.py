@@ -35,7 +35,7 @@ SURROUNDINGS = (
 def take_away(net: GateNet, evidence: Sequence[Evidence]) -> None:
     """Make a network blind to this evidence, in place."""
     ratios = range(1, 1 + N_WIDTHS)
-    source, scale = list(range(N_FEATURES)), [1.0] * N_FEATURES
+    source, scale = list(range(N_FEATURES)), net.factor_F.tolist()
     if Evidence.SCALES in evidence:
         for column in ratios:
             source[column] = ratios[0]

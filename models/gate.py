@@ -21,11 +21,13 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from hitfinder.models.errors import ModelError
-from hitfinder.models.places import ABSENT, N_FEATURES, N_WIDTHS
+from hitfinder.models.places import ABSENT, FEATURES, N_FEATURES, N_WIDTHS
 
 __all__ = ["Calibration", "GateMode", "GateNet", "sigmoid"]
 
 HIDDEN = 16
+UNSEEN = ("evidence", "rest")
+"""The scan knows neither rings nor streaks: its numbers would bring back what the ratios deny."""
 TOP = 8
 """Best places that the frame's correction looks at."""
 FAINTEST, CEILING = -30.0, 60.0
@@ -44,7 +46,7 @@ class GateMode(StrEnum):
 class GateNet(nn.Module):
     """Places -> logits (any, spots3) of the frame and the logit of each place to be a spot.
 
-    `column_F` and `factor_F` say what it sees of a place: all of it, but in an ablation.
+    `column_F` and `factor_F` say what it sees of a place: all but `UNSEEN`, less in an ablation.
     """
 
     column_F: torch.Tensor
@@ -53,7 +55,8 @@ class GateNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("column_F", torch.arange(N_FEATURES))
-        self.register_buffer("factor_F", torch.ones(N_FEATURES))
+        seen = [float(name not in UNSEEN) for name in FEATURES]
+        self.register_buffer("factor_F", torch.tensor(seen))
         self.place_branch = _branch(N_FEATURES)
         self.any_branch = _branch(TOP)
         self.spots3_branch = _branch(TOP - 2)

@@ -34,6 +34,7 @@ from hitfinder.models.places import Boxes, Places, look_closer, merge
 from hitfinder.models.series_model import SeriesModel
 from hitfinder.models.spots import MAX_PEAKS, Spots, locate, no_spots
 from hitfinder.models.uploads import Uploader
+from hitfinder.models.water import WaterTable
 
 __all__ = ["Evidence", "Image", "Judgement", "Pipeline", "SeriesContext", "gather_evidence"]
 
@@ -63,13 +64,13 @@ class SeriesContext:
         self,
         geometry: Geometry,
         valid: NDArray[np.bool_],
-        weights: weights.Weights,
+        water: WaterTable,
         device: str,
         known: learned.Entries,
     ) -> None:
         self.geometry, self.valid = geometry, np.array(valid, order="C")
         self.cells = cell_tables(geometry, valid, device)
-        self.heads = heads.head_tables(weights.water, self.cells, geometry.pixel_size_m[0])
+        self.heads = heads.head_tables(water, self.cells, geometry.pixel_size_m[0])
         self.n_judged = 0
         self._device = device
         self.valid_YX = torch.from_numpy(self.valid).to(device)
@@ -78,16 +79,25 @@ class SeriesContext:
         self._take_out(known)
         self.series = SeriesModel(geometry.shape, self.cells, known)
 
-    def teach(self, image: Image, pooled: Pooled, judgement: Judgement, frame: int) -> None:
-        """Learn from a judged frame; the next ones are judged with it."""
+    def teach(
+        self,
+        image: Image,
+        pooled: Pooled,
+        radial_counts: NDArray[np.float32],
+        photons_per_px: float,
+        *,
+        is_hit: bool,
+        frame: int,
+    ) -> None:
+        """Learn from a judged frame, as `SeriesModel.teach` says; the next are judged with it."""
         self.n_judged += 1
         fresh = self.series.teach(
             image,
             pooled,
             self.valid,
-            judgement.radial_counts,
-            judgement.background_photons_per_px,
-            is_hit=judgement.is_hit,
+            radial_counts,
+            photons_per_px,
+            is_hit=is_hit,
             frame=frame,
         )
         if len(fresh):
@@ -210,7 +220,7 @@ class Pipeline:
                 again with the version that its verdict names.
         """
         known = learned.no_entries() if known is None else known
-        return SeriesContext(geometry, valid, self.weights, self.device, known)
+        return SeriesContext(geometry, valid, self.weights.water, self.device, known)
 
     def judge(
         self,
@@ -254,7 +264,14 @@ class Pipeline:
             ]
             judged += self._judge_together(images[some], maps, context)
             for k, p in enumerate(maps, start):
-                context.teach(images[k], p, judged[k], numbers[k])
+                context.teach(
+                    images[k],
+                    p,
+                    judged[k].radial_counts,
+                    judged[k].background_photons_per_px,
+                    is_hit=judged[k].is_hit,
+                    frame=numbers[k],
+                )
         return judged
 
     def _judge_together(

@@ -21,8 +21,10 @@ from hitfinder.models.frontend import CELL_PX, N_SECTORS, CellTables, Pooled
 from hitfinder.models.hot_pixels import HotPixels, least_counts
 from hitfinder.models.learned import Entries, Kind
 
+EARLY_FRAMES = 256
+"""So long a series is young: hot pixels of a photon or two a frame are still unknown."""
 FIRST_LOOK, EARLY_STEP, LATE_STEP, LATE_EVERY = 8, 4, 16, 2
-"""Frames before the first decision, between decisions until hot pixels are known, and after, when
+"""Frames before the first decision, between decisions while a series is young, and after, when
 only every second frame is searched: what is left is rare, and searching costs a memory pass."""
 SETTLE_AT_LATEST = 128
 DIM_STEP, DIM_FIRST, DIM_TAIL = 8, 4, 1e-6
@@ -116,12 +118,13 @@ class SeriesModel:
         if not is_hit:
             self._n_misses += 1
             self._photons_per_px += photons_per_px
-        if not self._knows_hot_pixels or self._n_taught % LATE_EVERY == 0:
+        is_early = self._n_taught <= EARLY_FRAMES
+        if is_early or self._n_taught % LATE_EVERY == 0:
             self._add_rings(radial_counts, photons_per_px, is_hit=is_hit)
             self._set_limits(photons_per_px)
             self._hot.see(image, pooled.sums, pooled.maxima, valid, is_hit=is_hit)
         fresh = learned.no_entries()
-        step = LATE_STEP if self._knows_hot_pixels else EARLY_STEP
+        step = EARLY_STEP if is_early else LATE_STEP
         if self._n_taught >= FIRST_LOOK and self._n_taught % step == 0:
             fresh = self._hot_entries(image, valid, photons_per_px, frame)
         if self._n_taught % DIM_STEP == 0:

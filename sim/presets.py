@@ -79,11 +79,7 @@ HELD_OUT = FrameSettings(
     thickness=(1.5, 2.0),
     center_shift_px=(12.0, 25.0),
     horizontal_polarization=(0.0, 0.4),
-    nuisances=Nuisances(
-        streak_photons=(2000.0, 4000.0),
-        streak_angle_deg=(20.0, 60.0),
-        halo_photons=(1000.0, 3000.0),
-    ),
+    nuisances=Nuisances(halo_photons=(1000.0, 3000.0)),  # for streaks see STRONG_STREAK
     defects=Defects(dead_pixels=200, dead_rows=2, beam_stop_px=60.0, shadow_px=(100.0, 300.0)),
     patterns="generator",
     kind="held_out",
@@ -103,10 +99,26 @@ RINGS = FrameSettings(
 # Five hot pixels, where they are through the whole of a source.
 HOT = FrameSettings(datasets=ALL_SETS, n_hot_pixels=5, kind="hot")
 SALT = FrameSettings(datasets=ALL_SETS, nuisances=Nuisances(salt_spots=(1, 2)), kind="salt")
+STREAK = FrameSettings(
+    datasets=ALL_SETS,
+    thickness=(0.7, 1.3),
+    center_shift_px=(0.0, 10.0),
+    nuisances=Nuisances(streak_photons=(0.0, 2000.0)),
+    kind="streak",
+)
+# Brighter, and in directions that no training draws.
+STRONG_STREAK = FrameSettings(
+    datasets=ALL_SETS,
+    nuisances=Nuisances(streak_photons=(2000.0, 4000.0), streak_angle_deg=(20.0, 60.0)),
+    kind="strong_streak",
+)
 ICE = FrameSettings(
     datasets=ALL_SETS,
     nuisances=Nuisances(ice_photons=(200.0, 5000.0), ice_spots=(0.0, 10.0)),
     kind="ice",
 )
 
-BLANK_KINDS = {settings.kind: settings for settings in (IDEAL, JITTER, RINGS, HOT, SALT, ICE)}
+BLANK_KINDS = {
+    settings.kind: settings
+    for settings in (IDEAL, JITTER, RINGS, HOT, SALT, STREAK, STRONG_STREAK, ICE)
+}

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from hitfinder.sim import presets
 from hitfinder.sim.frame_settings import FrameSettings
+from hitfinder.sim.nuisances import Nuisances
 from hitfinder.workers.evaluate_plans import N_HOT_PIXELS
 
 
@@ -24,5 +25,16 @@ def held_out_settings() -> FrameSettings:
 
 
 def chance_settings() -> FrameSettings:
-    """Return frames as they are drawn for training, half of them hits."""
-    return replace(presets.TRAINING, photon_energy_eV=None, clen_m=None)
+    """Return what a clean beam shows: half of the frames hits of all strengths and widths,
+    some powder rings, hot pixels that the series learns.
+    """
+    return replace(
+        presets.JITTER,
+        nuisances=Nuisances(rings=0.5),
+        n_hot_pixels=N_HOT_PIXELS,
+        hit_fraction=0.5,
+        strength=(0.001, 1.0),
+        divergence_mrad=(0.0, 2.5),
+        patterns="generator",
+        kind="chance",
+    )

@@ -42,7 +42,8 @@ over patterns (16, 50, 84 %)."""
 HELD_OUT = "Crystals, spot shapes and nuisances of the generator that no training used; see above."
 BLANKS = f"""No crystal; shipped threshold; normal and low fluxes. Hot pixels shine from the first
 frame of a series of 1000 on; `first frames` are the first {FIRST_FRAMES} of each series."""
-CALIBRATION = """Frames drawn as for training, from patterns and seeds that it did not see. Hits
+CALIBRATION = """Half of the frames hold a crystal of 0.001 to 1 of the full strength; thickness
+and centre vary, some frames have powder rings, five hot pixels shine; no salt, streak or ice. Hits
 of one or two reflections of 3 expected photons are left out of `spots3`. stated -> true (n)."""
 POSITIONS = """All hits of the normal flux, missed ones included. A reflection is found if a peak
 with p >= 0.5 lies within 2 px; it is clear if no neighbour of a tenth of its photons and no gap

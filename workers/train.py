@@ -130,7 +130,8 @@ def _wanted(config: TrainConfig) -> tuple[dict[Part, list[Chunk]], dict[Kind, li
         Part.CALIBRATE: config.frames.calibration_pairs,
     }
     parts = {part: chunks_of(part, None, n) for part, n in n_pairs.items()}
-    kinds = {kind: chunks_of(Part.BLANKS, kind, config.frames.blanks) for kind in Kind}
+    n_blanks = config.frames.blanks
+    kinds = {kind: chunks_of(Part.BLANKS, kind, n_blanks) for kind in training_settings.BLANKS}
     return parts, kinds
 
 
@@ -218,10 +219,10 @@ def _card(
             "part also chose the epoch, so its rates flatter by that choice",
         },
         "calibration": {
-            "probability": "half of the frames hold a crystal, settings as in training_data",
+            "probability": "half of the frames hold a crystal; no salt, no streak, no hot pixels",
             "blanks": {str(kind): len(frames) for kind, frames in blanks.items()},
             "rule": "a rate holds for each kind of blank by itself; salt counts for spots3 only; "
-            "hot pixels are unknown to the series, so lone bright pixels do not count",
+            "hot pixels stay through a series, which learns them from its first frame on",
             **{
                 f"table_{m}": len(s)
                 for m, s in zip(GateMode, calibration.blank_scores, strict=True)
@@ -232,6 +233,6 @@ def _card(
             "coverage": heads.coverage(),
             "frames": len(heads.energy_z),
         },
-        "limits": "no jet streak, no ice, no charge sharing; energy and clen need a "
+        "limits": "streaks and ice set no threshold; no charge sharing; energy and clen need a "
         "background that is water",
     }

@@ -25,13 +25,14 @@ from hitfinder.sim.physics import Detector, SimulationError
 from hitfinder.sim.reflections import Crystal, read_crystal
 from hitfinder.stream.bslz4 import Pixels
 from hitfinder.workers import training_settings as settings
-from hitfinder.workers.training_scout import Scout
+from hitfinder.workers.training_scout import Scout, SeriesScout
 from hitfinder.workers.training_settings import Kind, draw_kind, draw_settings
 
 SPOT_REACH_PX = 6.0
 """Photons of the crystal within this of a place are the place's."""
 SPOT_PHOTONS = 3
 """So many of them make it a spot; fewer leave it undecided."""
+NO_PHOTONS = np.zeros(0, np.int64)
 
 PatternSets = Mapping[str, Sequence[Pattern]]
 
@@ -70,19 +71,16 @@ class TrainingFrames:
         self._sources: dict[tuple[Kind, FrameSettings], FrameSource] = {}
         fs, ss = self.detector.center_px
         size_m = (self.detector.pixel_size_m, self.detector.pixel_size_m)
-        geometry = Geometry(self.detector.shape, size_m, (fs - 0.5, ss - 0.5))
-        self._active = np.flatnonzero(~self.detector.gap_mask)
-        self._scout = Scout(geometry, ~self.detector.gap_mask)
+        self._geometry = Geometry(self.detector.shape, size_m, (fs - 0.5, ss - 0.5))
+        self._scout = Scout(self._geometry, ~self.detector.gap_mask)
 
     def pair(self, part: Part, number: int) -> LabelledFrames:
         """Return a hit and its twin without the crystal, in that order."""
         rng = self._rng(part, number)
-        kind = draw_kind(rng)
+        share = settings.CLEAN_SHARE if part is Part.CALIBRATE else settings.SHARE
+        kind = draw_kind(rng, share)
         exposure = self._draw(rng, part, number, kind, is_hit=True)
-        hit = exposure.image
-        twin = _without_crystal(exposure)
-        if kind is Kind.HOT:
-            self._add_hot_pixels(rng, (hit, twin))
+        hit, twin = exposure.image, _without_crystal(exposure)
         index, counts = exposure.bragg_index, exposure.bragg_counts
         frames = (
             self._labelled(hit, kind, len(exposure.spots) >= 3, index, counts, number),
@@ -94,10 +92,21 @@ class TrainingFrames:
         """Return one frame of water and what its kind has."""
         rng = self._rng(Part.BLANKS, number, list(Kind).index(kind))
         exposure = self._draw(rng, Part.BLANKS, number, kind, is_hit=False)
-        if kind is Kind.HOT:
-            self._add_hot_pixels(rng, (exposure.image,))
-        none = np.zeros(0, np.int64)
-        return self._labelled(exposure.image, kind, None, none, none, number)
+        return self._labelled(exposure.image, kind, None, NO_PHOTONS, NO_PHOTONS, number)
+
+    def hot_series(self, first: int, n: int) -> LabelledFrames:
+        """Return `n` blanks of one series with hot pixels, judged in order; `first` names it."""
+        seed = np.random.SeedSequence(
+            self.seed, spawn_key=(Part.BLANKS, first, list(Kind).index(Kind.HOT))
+        )
+        drawn = settings.draw_hot_series(np.random.default_rng(seed))
+        source = FrameSource(drawn, int(seed.generate_state(1)[0]), self.detector)
+        scout = SeriesScout(self._geometry, ~self.detector.gap_mask)
+        frames = []
+        for k in range(n):
+            places = scout.places(source.draw(k).image)
+            frames.append(self._told(places, Kind.HOT, None, NO_PHOTONS, NO_PHOTONS, first + k))
+        return joined(frames)
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
@@ -119,17 +128,6 @@ class TrainingFrames:
             self._sources[key] = FrameSource(drawn, seed, self.detector, crystals, sets)
         return self._sources[key].draw(number)
 
-    def _add_hot_pixels(self, rng: np.random.Generator, images: Sequence[Pixels]) -> None:
-        """Light the same pixels in all of the images; what is in a gap stays as it is."""
-        n = int(rng.integers(*settings.HOT_PIXELS, endpoint=True))
-        low, high = np.log(settings.HOT_PHOTONS)
-        mean = np.exp(rng.uniform(low, high, n))
-        at = rng.choice(self._active, n, replace=False)
-        counts = np.asarray(rng.poisson(mean))
-        for image in images:
-            flat, top = image.reshape(-1), int(np.iinfo(image.dtype).max) - 1
-            flat[at] = np.minimum(flat[at].astype(np.int64) + counts, top)
-
     def _labelled(
         self,
         image: Pixels,
@@ -140,7 +138,17 @@ class TrainingFrames:
         number: int,
     ) -> LabelledFrames:
         """Return a frame's places with their truth; `has_3_spots` is None for a blank."""
-        places = self._scout.places(image, knows_hot_pixels=kind is not Kind.HOT)
+        return self._told(self._scout.places(image), kind, has_3_spots, lit, counts, number)
+
+    def _told(
+        self,
+        places: Places,
+        kind: Kind,
+        has_3_spots: bool | None,
+        lit: NDArray[np.integer],
+        counts: NDArray[np.int64],
+        number: int,
+    ) -> LabelledFrames:
         features = np.zeros((1, PLACES, places.features.shape[1]), np.float32)
         features[0, : len(places)] = places.features
         label = np.full((1, PLACES), -1, np.int8)

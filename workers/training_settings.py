@@ -7,6 +7,7 @@ its kind, then one of few settings, each of which holds spans (`sim.frame_settin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 
@@ -23,19 +24,25 @@ class Kind(StrEnum):
     IDEAL = "ideal"
     JITTER = "jitter"
     RINGS = "rings"
-    HOT = "hot"  # at new places in every frame: no series knows them
+    HOT = "hot"  # at the same places all through a series, which learns them; blanks only
     SALT = "salt"  # one or two stray spots; spots3 alone has to withstand them
+    STREAK = "streak"  # of the jet; pairs only: the brightest cannot be told from spots
 
 
 SHARE = {
     Kind.IDEAL: 0.1,
     Kind.JITTER: 0.35,
     Kind.RINGS: 0.25,
-    Kind.HOT: 0.15,
+    Kind.STREAK: 0.15,
     Kind.SALT: 0.15,
 }
-"""Of the pairs."""
-HOT_PIXELS, HOT_PHOTONS = (1, 20), (3.0, 1000.0)
+"""Of the pairs to learn from."""
+CLEAN_SHARE = {Kind.IDEAL: 0.15, Kind.JITTER: 0.5, Kind.RINGS: 0.35}
+"""Of the pairs that say what a probability means: what most frames of a clean beam are like."""
+BLANKS = (Kind.IDEAL, Kind.JITTER, Kind.RINGS, Kind.HOT, Kind.SALT)
+"""That set thresholds."""
+HOT_SERIES = 1000
+"""Blanks of a series with hot pixels, first frames included; each has its data set and flux."""
 NOMINAL_FRACTION = 0.5
 """Of the hits: a 10 um crystal of 1IC6 in a 1 % band; the others are the preset `TRAINING`'s."""
 WIDE_FRACTION, DIVERGENCE_MRAD = 0.67, (0.2, 2.5)
@@ -48,9 +55,21 @@ STRENGTH, STRONG = (0.001, 0.5), (0.03, 1.0)
 LOW_FLUX = (1e7, PULSE_PHOTONS)
 
 
-def draw_kind(rng: np.random.Generator) -> Kind:
+def draw_kind(rng: np.random.Generator, share: Mapping[Kind, float]) -> Kind:
     """Return the kind of a pair."""
-    return list(SHARE)[int(rng.choice(len(SHARE), p=list(SHARE.values())))]
+    return list(share)[int(rng.choice(len(share), p=list(share.values())))]
+
+
+def draw_hot_series(rng: np.random.Generator) -> FrameSettings:
+    """Draw what all blanks of one series with hot pixels are like."""
+    low, high = np.log(LOW_FLUX)
+    full, flux = rng.random() < FULL_FLUX_FRACTION, float(np.exp(rng.uniform(low, high)))
+    return replace(
+        presets.HOT,
+        datasets=(presets.ALL_SETS[int(rng.integers(len(presets.ALL_SETS)))],),
+        hit_fraction=0.0,
+        n_photons=PULSE_PHOTONS if full else flux,
+    )
 
 
 def draw_settings(

@@ -26,7 +26,7 @@ from hitfinder.models.places import FEATURES
 from hitfinder.sim.pattern_files import read_patterns
 from hitfinder.sim.physics import Detector
 from hitfinder.workers.training_frames import Part, TrainingFrames
-from hitfinder.workers.training_settings import Kind
+from hitfinder.workers.training_settings import HOT_SERIES, Kind
 
 CHUNK = 50
 """Pairs or blanks a task: a few seconds."""
@@ -70,8 +70,9 @@ class Chunk:
 
 
 def chunks_of(part: Part, kind: Kind | None, n: int) -> list[Chunk]:
-    """Return the chunks of `n` pairs or blanks."""
-    return [Chunk(part, kind, k, min(CHUNK, n - k)) for k in range(0, n, CHUNK)]
+    """Return the chunks of `n` pairs or blanks; one of hot pixels is a series."""
+    length = HOT_SERIES if kind is Kind.HOT else CHUNK
+    return [Chunk(part, kind, k, min(length, n - k)) for k in range(0, n, length)]
 
 
 def draw_missing(
@@ -165,13 +166,16 @@ def _start(recipe: Recipe) -> None:
 
 def _draw(folder: Path, chunk: Chunk) -> None:
     frames = _Drawing.frames
-    numbers = range(chunk.first, chunk.first + chunk.n)
-    drawn = joined(
-        [
-            frames.pair(chunk.part, n) if chunk.kind is None else frames.blank(chunk.kind, n)
-            for n in numbers
-        ]
-    )
+    if chunk.kind is Kind.HOT:
+        drawn = frames.hot_series(chunk.first, chunk.n)
+    else:
+        numbers = range(chunk.first, chunk.first + chunk.n)
+        drawn = joined(
+            [
+                frames.pair(chunk.part, n) if chunk.kind is None else frames.blank(chunk.kind, n)
+                for n in numbers
+            ]
+        )
     arrays = {f.name: getattr(drawn, f.name) for f in fields(drawn)}
     fresh = folder / f"{chunk.name}.new"
     fresh.write_bytes(safetensors.numpy.save(arrays))

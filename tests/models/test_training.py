@@ -118,6 +118,16 @@ def test_an_ablated_gate_sees_nothing_of_what_was_taken_away():
         np.testing.assert_array_equal(logits_of(net, replace(drawn, places_BKF=other))[0], logits)
 
 
+def test_what_the_scan_says_of_a_place_moves_no_verdict():
+    drawn = frames(1, 60)
+    net = fit(drawn, drawn, replace(QUICK, epochs=2)).net
+    other = drawn.places_BKF.copy()
+    other[..., [EVIDENCE, FEATURES.index("rest")]] = 60
+    again = logits_of(net, replace(drawn, places_BKF=other))
+    for said, before in zip(again, logits_of(net, drawn), strict=True):
+        np.testing.assert_array_equal(said, before)
+
+
 def test_the_tail_rate_counts_hits_above_the_highest_blanks():
     blank = np.linspace(0, 1, 1001)
     assert tail_tpr(blank, np.full(10, 2.0)) == 1

@@ -92,7 +92,7 @@ def test_report_and_results_hold_the_tables(evaluated: tuple[Path, str]) -> None
     }
     assert {p["rate"]["n"] for p in full} == {4, 2}
     kinds = {r["kind"] for r in results["blanks"]["rates"]}
-    assert kinds >= {"ideal", "jitter", "rings", "hot", "salt"}
+    assert kinds >= {"ideal", "jitter", "rings", "hot", "salt", "streak"}
     assert {r["rate"]["n"] for r in results["blanks"]["rates"]} == {2}
     assert sum(results["calibration"]["any"]["n"]) == 6
 
