@@ -129,7 +129,7 @@ def estimate_chart(order: Order, series: Sequence[StoredSeries], name: str) -> s
     frames = order.frames
     found = np.flatnonzero(np.isfinite(frames[name]))
     shown = found[:: -(-len(found) // MAX_POINTS) or 1]
-    axes.plot(shown, frames[name][shown], ".", ms=3, alpha=0.4, color=HITS, label="one frame")
+    axes.plot(shown, frames[name][shown], ".", ms=3, alpha=0.6, color=HITS, label="one frame")
     inside = list(np.quantile(frames[name][found], (0.05, 0.95))) if len(found) else []
     for place, one in enumerate(series):
         mine = np.flatnonzero(frames["series"] == place)
