@@ -115,6 +115,8 @@ class FrameSource:
             `settings.crystals`.
         pattern_sets: data set -> patterns to show instead of the shipped ones, expected photons
             at 3e8 a pulse on 75 um pixels (`patterns="shipped"` only).
+        detector_seed: of the pixels that are hot or dark; `seed` if not given. Sources of one
+            detector share it.
 
     Attributes:
         hot_index: flat index of the hot pixels.
@@ -131,16 +133,18 @@ class FrameSource:
         detector: Detector | None = None,
         crystals: tuple[Crystal, ...] = (),
         pattern_sets: Mapping[str, Sequence[Pattern]] | None = None,
+        detector_seed: int | None = None,
     ) -> None:
         self.settings = s = settings or FrameSettings()
         self.seed = seed
         self.detector = detector or Detector()
         check_settings(s, self.detector, pattern_sets)
+        of_detector = seed if detector_seed is None else detector_seed
         self.dark = np.zeros(self.detector.shape, np.bool_)
         if s.defects is not None:
-            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,)))
+            rng = np.random.default_rng(np.random.SeedSequence(of_detector, spawn_key=(2,)))
             self.dark = dark_pixels(s.defects, self.detector, rng)
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+        rng = np.random.default_rng(np.random.SeedSequence(of_detector, spawn_key=(1,)))
         active = np.flatnonzero(~(self.detector.gap_mask | self.dark))
         n_hot = s.n_hot_pixels
         self.hot_index = rng.choice(active, n_hot, replace=False) if n_hot else active[:0]

@@ -304,7 +304,11 @@ def _frames(options: SimulateOptions, dataset: str) -> FrameSource:
         **fields,
     )
     return FrameSource(
-        settings, seed=1000 * int(dataset) + options.seed, detector=_detector(options)
+        settings,
+        seed=1000 * int(dataset) + options.seed,
+        detector=_detector(options),
+        # One detector takes all series: what is hot stays hot.
+        detector_seed=options.seed,
     )
 
 
