@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hitfinder.models.evidence import gather_evidence
 from hitfinder.models.frontend import cell_tables, stack_maps
 from hitfinder.models.geometry import Geometry
-from hitfinder.models.pipeline import gather_evidence
 from hitfinder.models.places import Places, look_closer
 from hitfinder.stream.bslz4 import Pixels
 from hitfinder.workers.reduction import pool
