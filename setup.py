@@ -29,6 +29,11 @@ setup(
             sources=["models/_places.c"],
             extra_compile_args=[*FLAGS, "-fno-math-errno", "-fno-trapping-math"],
         ),
+        Extension(
+            "hitfinder.models._spots",
+            sources=["models/_spots.c"],
+            extra_compile_args=[*FLAGS, "-fno-math-errno", "-fno-trapping-math"],
+        ),
         Extension("hitfinder.models._lit", sources=["models/_lit.c"], extra_compile_args=FLAGS),
         Extension(
             "hitfinder.models._posterior",

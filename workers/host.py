@@ -65,6 +65,8 @@ def _kernels(config: Config) -> Iterator[Answer]:
         "hitfinder.models._cells",
         "hitfinder.models._lit",
         "hitfinder.models._places",
+        "hitfinder.models._posterior",
+        "hitfinder.models._spots",
     ):
         try:
             compiled = import_module(module)
