@@ -120,17 +120,20 @@ static int64_t pixel_of(float at, int64_t n) {
 }
 
 enum { SS, FS, SIGMA, BACKGROUND, N_GIVEN };
+enum { INTENSITY = 2, SNR, N_FOUND };
 
-static void locate(const frame *f, const float *const given[N_GIVEN], float *const found[4], size_t count) {
+/* Columns of `count` floats each. */
+static void locate(const frame *f, const float *places, float *found, size_t count) {
+    const float *ss = places + SS * count, *fs = places + FS * count;
     window w;
     for (size_t k = 0; k < count; k++) {
-        float sigma = given[SIGMA][k], background = given[BACKGROUND][k];
-        int64_t ss0 = pixel_of(given[SS][k], f->height) - REACH, fs0 = pixel_of(given[FS][k], f->width) - REACH;
-        float at[2] = {inside((double)given[SS][k] - (double)ss0), inside((double)given[FS][k] - (double)fs0)};
+        float sigma = places[SIGMA * count + k], background = places[BACKGROUND * count + k];
+        int64_t ss0 = pixel_of(ss[k], f->height) - REACH, fs0 = pixel_of(fs[k], f->width) - REACH;
+        float at[2] = {inside((double)ss[k] - (double)ss0), inside((double)fs[k] - (double)fs0)};
         look(&w, f, ss0, fs0, background);
         follow(&w, f->n_shifts, fmaxf(sigma, f->min_kernel), at);
-        three_rings(&w, f, at, sigma, background, &found[2][k], &found[3][k]);
-        found[0][k] = at[0] + (float)ss0, found[1][k] = at[1] + (float)fs0;
+        three_rings(&w, f, at, sigma, background, found + INTENSITY * count + k, found + SNR * count + k);
+        found[SS * count + k] = at[0] + (float)ss0, found[FS * count + k] = at[1] + (float)fs0;
     }
 }
 
@@ -140,33 +143,31 @@ static int holds(const Py_buffer *view, const char *name, size_t n, size_t items
     return 0;
 }
 
-PyDoc_STRVAR(locate_doc, "locate(image, valid, (ss, fs), itemsize, ss, fs, sigma, background, n_shifts, (min_kernel, "
-                         "disc_sigma, min_disc, max_disc, gap, prior), found) -> None\n\nFill found (4, places): ss, fs, "
-                         "intensity, snr.");
+PyDoc_STRVAR(locate_doc, "locate(image, valid, (ss, fs), itemsize, places, n_shifts, (min_kernel, disc_sigma, min_disc, "
+                         "max_disc, gap, prior), found) -> None\n\nFill found (4, n), ss, fs, intensity, snr, from places "
+                         "(4, n): ss, fs, sigma, background.");
 
 static PyObject *py_locate(PyObject *Py_UNUSED(module), PyObject *args) {
-    enum { IMAGE, VALID, FIRST, FOUND = FIRST + N_GIVEN, N };
+    enum { IMAGE, VALID, PLACES, FOUND, N };
     frame f;
     Py_buffer v[N];
     Py_ssize_t height, width;
-    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*y*y*y*i(ffffff)w*", &v[IMAGE], &v[VALID], &height, &width, &f.itemsize,
-                          &v[FIRST], &v[FIRST + 1], &v[FIRST + 2], &v[FIRST + 3], &f.n_shifts, &f.min_kernel,
-                          &f.disc_sigma, &f.min_disc, &f.max_disc, &f.gap, &f.prior, &v[FOUND]))
+    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*i(ffffff)w*", &v[IMAGE], &v[VALID], &height, &width, &f.itemsize,
+                          &v[PLACES], &f.n_shifts, &f.min_kernel, &f.disc_sigma, &f.min_disc, &f.max_disc, &f.gap,
+                          &f.prior, &v[FOUND]))
         return NULL;
-    size_t count = (size_t)v[FIRST].len / sizeof(float), n_px = (size_t)height * (size_t)width;
+    size_t count = (size_t)v[PLACES].len / sizeof(float) / N_GIVEN, n_px = (size_t)height * (size_t)width;
     int fit = (f.itemsize == 1 || f.itemsize == 2 || f.itemsize == 4) && height > 0 && width > 0 && height <= INT32_MAX / width;
     if (!fit) PyErr_Format(PyExc_ValueError, "%zd x %zd pixels of %d bytes", height, width, f.itemsize);
-    fit = fit && holds(&v[IMAGE], "image", n_px, (size_t)f.itemsize) && holds(&v[VALID], "valid", n_px, 1);
-    for (int k = 0; k < N_GIVEN; k++) fit = fit && holds(&v[FIRST + k], "places", count, sizeof(float));
-    if (fit && holds(&v[FOUND], "found", 4 * count, sizeof(float))) {
-        const float *given[N_GIVEN];
-        float *found[4];
-        for (size_t k = 0; k < 4; k++) given[k] = v[FIRST + k].buf, found[k] = (float *)v[FOUND].buf + k * count;
+    fit = fit && holds(&v[IMAGE], "image", n_px, (size_t)f.itemsize) && holds(&v[VALID], "valid", n_px, 1) &&
+          holds(&v[PLACES], "places", N_GIVEN * count, sizeof(float)) &&
+          holds(&v[FOUND], "found", N_FOUND * count, sizeof(float));
+    if (fit) {
         f.image = v[IMAGE].buf, f.valid = v[VALID].buf, f.height = height, f.width = width;
         Py_BEGIN_ALLOW_THREADS
-        locate(&f, given, found, count);
+        locate(&f, v[PLACES].buf, v[FOUND].buf, count);
         Py_END_ALLOW_THREADS
-    } else fit = 0;
+    }
     for (int k = 0; k < N; k++) PyBuffer_Release(&v[k]);
     return fit ? Py_NewRef(Py_None) : NULL;
 }

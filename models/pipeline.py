@@ -209,7 +209,9 @@ class Pipeline:
             n_boxes = int((one.evidence > MIN_SPOT_EVIDENCE).sum())
             boxes = merge(one, max(min(n_boxes, MAX_PEAKS), 1)).of_frame(0)
             peaks = self._locate(image, context, boxes, seen)
-            counts, exposure = outside_boxes(part, row, cells, boxes)
+            counts, exposure = outside_boxes(
+                pooled.sums, part.background.total_BN[row].cpu().numpy(), cells, boxes
+            )
             estimate = heads.estimate(counts, exposure, context.heads)
         return Judgement(
             is_hit=is_hit,

@@ -73,16 +73,14 @@ def locate(
     """
     if not len(ss_px):
         return no_spots()
-    given = (
-        np.ascontiguousarray(c, np.float32) for c in (ss_px, fs_px, sigma_px, background_per_px)
-    )
-    found = np.empty((4, len(ss_px)), np.float32)
+    places = np.stack((ss_px, fs_px, sigma_px, background_per_px), dtype=np.float32)
+    found = np.empty_like(places)
     _spots.locate(
         np.ascontiguousarray(image),
         valid.view(np.uint8),
         (image.shape[0], image.shape[1]),
         image.itemsize,
-        *given,
+        places,
         N_SHIFTS,
         (MIN_KERNEL_PX, DISC_SIGMA, MIN_DISC_PX, MAX_DISC_PX, GAP_PX, PRIOR_PHOTONS),
         found,
