@@ -26,7 +26,8 @@ setup(
         ),
         Extension(
             "hitfinder.models._places",
-            sources=["models/_places.c"],
+            sources=[f"models/_{name}.c" for name in ("places", "window", "climb", "beside")],
+            depends=["models/_places.h"],
             extra_compile_args=[*FLAGS, "-fno-math-errno", "-fno-trapping-math"],
         ),
         Extension(

@@ -1,0 +1,105 @@
+/* The best spot of each width near a pixel: a climb from pixel to pixel. Photons around a place are few, so a step
+ * costs a row of the table for each of them, and bright frames cost in proportion. */
+#include "_places.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TOGETHER 4 /* pixels of a climb worked out side by side: their sums do not wait for each other */
+#define MAX_STEPS 12
+
+typedef struct {
+    int y[TOGETHER], x[TOGETHER];
+    float best[TOGETHER]; /* of the intensities */
+    levels ratio[TOGETHER]; /* log likelihood ratio of each intensity */
+} trial;
+
+/* Work out the log likelihood ratios for spots of a width at some pixels of the window. */
+FAST static void try_pixels(const window *w, int width, int count, trial *t) {
+    const float *rows = w->gain + (size_t)w->first[width] * LEVELS;
+    int reach = w->reach[width], beyond = reach * reach + 1, top = t->y[0], bottom = t->y[0];
+    for (int c = 1; c < TOGETHER; c++) {
+        top = t->y[c] < top ? t->y[c] : top;
+        bottom = t->y[c] > bottom ? t->y[c] : bottom;
+    }
+    top = top - reach < -REACH ? -REACH : top - reach, bottom = bottom + reach > REACH ? REACH : bottom + reach;
+    size_t first = (size_t)w->row_first[top + REACH], n_lit = (size_t)w->row_first[bottom + REACH + 1] - first;
+    const int32_t *restrict lit_y = w->y + first, *restrict lit_x = w->x + first, *restrict table = w->table + first;
+    const float *restrict lit_n = w->n + first;
+    uint32_t row[TOGETHER][SPAN * SPAN];
+    for (int c = 0; c < TOGETHER; c++) {
+        int y = t->y[c], x = t->x[c];
+        for (size_t k = 0; k < n_lit; k++) {
+            int dy = lit_y[k] - y, dx = lit_x[k] - x, d2 = dy * dy + dx * dx;
+            row[c][k] = (uint32_t)((table[k] + (d2 < beyond ? d2 : beyond)) * LEVELS);
+        }
+    }
+    levels sum[TOGETHER] = {{0}};
+    for (size_t k = 0; k < n_lit; k++)
+        for (int c = 0; c < TOGETHER; c++) sum[c] += lit_n[k] * *(const levels *)(rows + row[c][k]);
+    for (int c = 0; c < count; c++) {
+        float seen = w->is_hidden ? seen_share(w, width, t->y[c], t->x[c]) : 1;
+        t->ratio[c] = sum[c] - *(const levels *)w->intensity * seen;
+        t->best[c] = -INFINITY;
+        for (int j = 0; j < LEVELS; j++) t->best[c] = t->ratio[c][j] > t->best[c] ? t->ratio[c][j] : t->best[c];
+    }
+}
+
+/* Move to the first of the best of some pixels, if it is better than where the climb is. */
+static void move_to_better(const window *w, int width, trial *t, int count, int at[2], float *best, levels *of_level) {
+    for (int c = count; c < TOGETHER; c++) t->y[c] = t->y[0], t->x[c] = t->x[0];
+    try_pixels(w, width, count, t);
+    for (int c = 0; c < count; c++)
+        if (t->best[c] > *best) *best = t->best[c], at[0] = t->y[c], at[1] = t->x[c], *of_level = t->ratio[c];
+}
+
+/* Climb from the better of two starts to the pixel where a spot of this width explains most; pixels are looked at
+ * once, as none that was is better than where the climb is. */
+static void climb(window *w, int width, int start[2][2], int at[2], levels *of_level) {
+    float best = -INFINITY;
+    trial t = {.y = {start[0][0], start[1][0]}, .x = {start[0][1], start[1][1]}};
+    memset(w->known, 0, sizeof w->known);
+    for (int c = 0; c < 2; c++) w->known[t.y[c] + REACH] |= 1u << (t.x[c] + REACH);
+    move_to_better(w, width, &t, 2, at, &best, of_level);
+    for (int step = 0; step < MAX_STEPS; step++) {
+        int from[2] = {at[0], at[1]}, count = 0;
+        for (int y = from[0] - 1; y <= from[0] + 1; y++)
+            for (int x = from[1] - 1; x <= from[1] + 1; x++) {
+                if (abs(y) > REACH || abs(x) > REACH || w->known[y + REACH] >> (x + REACH) & 1) continue;
+                w->known[y + REACH] |= 1u << (x + REACH);
+                t.y[count] = y, t.x[count++] = x;
+                if (count < TOGETHER) continue;
+                move_to_better(w, width, &t, count, at, &best, of_level);
+                count = 0;
+            }
+        if (count) move_to_better(w, width, &t, count, at, &best, of_level);
+        if (at[0] == from[0] && at[1] == from[1]) break;
+    }
+}
+
+/* Average over the intensities; returns the place of the largest in `level`. */
+static float mixed(const window *w, const levels *ratio, int *level) {
+    levels of_level = *ratio;
+    float best = -INFINITY, sum = 0;
+    for (int j = 0; j < LEVELS; j++)
+        if (of_level[j] + w->log_prior[j] > best) best = of_level[j] + w->log_prior[j], *level = j;
+    for (int j = 0; j < LEVELS; j++) sum += expf(of_level[j] + w->log_prior[j] - best);
+    return best + logf(sum);
+}
+
+/* The best spot of each width near the middle of a box; the window was looked at. */
+float best_spots(window *w, int start[2][2], const int32_t middle[2], float *ratio, float *found) {
+    float best = -INFINITY;
+    for (size_t k = 0; k < w->n_widths; k++) {
+        levels of_level = {0};
+        int strongest = 0, at[2] = {start[0][0], start[0][1]};
+        climb(w, (int)k, start, at, &of_level);
+        ratio[k] = mixed(w, &of_level, &strongest) - w->log_chances[k];
+        if (ratio[k] <= best) continue;
+        best = ratio[k];
+        found[SS] = (float)(middle[0] + at[0]), found[FS] = (float)(middle[1] + at[1]);
+        found[WIDTH] = (float)k, found[PHOTONS] = w->intensity[strongest];
+    }
+    return best;
+}
