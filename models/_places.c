@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "_places.h"
 
@@ -25,6 +26,89 @@ static void explain(window *w, const frame *f, int edge, float mean, int is_tame
     }
     found[BACKGROUND] = background * found[RAISED];
 }
+
+typedef struct {
+    const float *ss, *fs, *mean, *edge; /* centre in cells, photons, pixels */
+    size_t count;
+} boxes;
+
+/* The pixel in the middle of a box: of an even number of them the one after. */
+static void middle_of(const boxes *b, size_t p, float cell_px, int32_t middle[2]) {
+    float cells = fmaxf(b->edge[p] / cell_px, 1), half = floorf(fmaxf(b->edge[p], cell_px) / 2);
+    middle[0] = (int32_t)((b->ss[p] - (cells - 1) / 2) * cell_px + half);
+    middle[1] = (int32_t)((b->fs[p] - (cells - 1) / 2) * cell_px + half);
+}
+
+static void look_at_all(window *w, const frame *f, const boxes *b, float cell_px, int is_tame, float *ratio, float *found) {
+    int32_t middle[2], next[2];
+    if (b->count) middle_of(b, 0, cell_px, next);
+    for (size_t p = 0; p < b->count; p++, ratio += w->n_widths, found += N_FOUND) {
+        middle[0] = next[0], middle[1] = next[1];
+        if (p + 1 < b->count) {
+            middle_of(b, p + 1, cell_px, next);
+            ask_for(f, next[0], next[1]);
+        }
+        look(w, f, middle[0], middle[1]);
+        explain(w, f, (int)b->edge[p], b->mean[p], is_tame, middle, ratio, found);
+    }
+}
+
+/* A place goes if a better one, which stands before it, is nearer than either's reach. */
+static int is_distinct(const float *ss, const float *fs, const float *reach, size_t count) {
+    for (size_t p = 0; p < count; p++)
+        if (fmaxf(fabsf(ss[count] - ss[p]), fabsf(fs[count] - fs[p])) <= fmaxf(reach[count], reach[p])) return 0;
+    return 1;
+}
+
+typedef struct {
+    float best; /* of the widths */
+    size_t box;
+} ranked;
+
+static int by_falling_best(const void *a, const void *b) {
+    const ranked *one = a, *other = b;
+    if (one->best != other->best) return one->best > other->best ? -1 : 1;
+    return one->box < other->box ? -1 : 1; /* equals as they were */
+}
+
+typedef struct {
+    const float *ratio, *found, *evidence, *rest, *width; /* of the boxes; pixels of each width */
+    size_t n_boxes, n_widths;
+    float centre[2], same_px, most, least_background;
+} looked;
+
+/* The boxes that are places of their own, best first: `features` of each, and its ss, fs, width, background and reach
+ * in columns of n_boxes. Returns how many. */
+static size_t name_places(const looked *l, ranked *order, float *features, float *column) {
+    float *ss = column, *fs = ss + l->n_boxes, *sigma = fs + l->n_boxes, *per_px = sigma + l->n_boxes;
+    float *reach = per_px + l->n_boxes;
+    size_t count = 0;
+    for (size_t k = 0; k < l->n_boxes; k++) {
+        order[k] = (ranked){-INFINITY, k};
+        for (size_t j = 0; j < l->n_widths; j++) order[k].best = fmaxf(order[k].best, l->ratio[k * l->n_widths + j]);
+    }
+    qsort(order, l->n_boxes, sizeof *order, by_falling_best);
+    for (size_t k = 0; k < l->n_boxes; k++) {
+        size_t box = order[k].box;
+        const float *found = l->found + box * N_FOUND, *ratio = l->ratio + box * l->n_widths;
+        size_t width = found[WIDTH] > 0 ? (size_t)found[WIDTH] : 0;
+        ss[count] = found[SS], fs[count] = found[FS], sigma[count] = l->width[width < l->n_widths ? width : 0];
+        reach[count] = fmaxf(2 * sigma[count], l->same_px);
+        if (!is_distinct(ss, fs, reach, count)) continue;
+        per_px[count] = fmaxf(found[BACKGROUND], l->least_background);
+        *features++ = 1;
+        for (size_t j = 0; j < l->n_widths; j++) *features++ = fminf(fmaxf(ratio[j], -l->most), l->most);
+        *features++ = fminf(l->evidence[box], l->most), *features++ = fminf(l->rest[box], l->most);
+        *features++ = log10f(per_px[count]);
+        *features++ = hypotf(fs[count] - l->centre[1], ss[count] - l->centre[0]) / 1000;
+        *features++ = log10f(found[PHOTONS]), *features++ = log10f(found[RAISED]);
+        count++;
+    }
+    return count;
+}
+
+#define N_OWN_FEATURES 7 /* beside the widths' */
+#define N_OWN_COLUMNS 5
 
 /* ---- Python's face -------------------------------------------------------------------------------------- */
 
@@ -48,87 +132,90 @@ static int read_widths(window *w, const int32_t *first, const int32_t *reach) {
     return 1;
 }
 
-static int are_boxes(const int32_t *edge, size_t count) {
-    for (size_t p = 0; p < count; p++)
-        if (edge[p] < 1 || edge[p] > 2 * REACH) {
-            PyErr_Format(PyExc_ValueError, "box of %d pixels; expected 1 to %d", edge[p], 2 * REACH);
+static int are_boxes(const boxes *b, const frame *f) {
+    for (size_t p = 0; p < b->count; p++)
+        if (!(b->edge[p] >= 1 && b->edge[p] <= 2 * REACH && b->ss[p] >= 0 && b->ss[p] <= (float)f->height && b->fs[p] >= 0 &&
+              b->fs[p] <= (float)f->width)) {
+            PyErr_Format(PyExc_ValueError, "box %zu beyond the detector, or its edge beyond 1 to %d pixels", p, 2 * REACH);
             return 0;
         }
     return 1;
 }
 
-PyDoc_STRVAR(places_doc, "log_ratios(image, valid, (ss, fs), itemsize, middle, edge, mean, tame, gain, share, intensity, "
+PyDoc_STRVAR(places_doc, "log_ratios(image, valid, (ss, fs), itemsize, boxes, cell_px, tame, gain, share, intensity, "
                          "log_prior, log_chances, first, reach, (lowest_octave, steps_per_octave), (centre_ss, centre_fs), "
-                         "ratio, found) -> None");
+                         "ratio, found) -> None\n\nBoxes are (4, n): ss, fs, mean, edge.");
 
 static PyObject *py_log_ratios(PyObject *Py_UNUSED(module), PyObject *args) {
-    enum { IMAGE, VALID, MIDDLE, EDGE, MEAN, GAIN, SHARE, INTENSITY, PRIOR, CHANCES, FIRST, REACHES, RATIO, FOUND, N };
+    enum { IMAGE, VALID, BOXES, GAIN, SHARE, INTENSITY, PRIOR, CHANCES, FIRST, REACHES, RATIO, FOUND, N };
     frame f;
     static window w; /* 9 kB; used under the interpreter's lock */
     Py_buffer v[N];
     Py_ssize_t height, width;
+    float cell_px;
     int itemsize, is_tame, done = 0;
-    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*y*y*py*y*y*y*y*y*y*(ff)(ff)w*w*", &v[IMAGE], &v[VALID], &height, &width, &itemsize,
-                          &v[MIDDLE], &v[EDGE], &v[MEAN], &is_tame, &v[GAIN], &v[SHARE], &v[INTENSITY], &v[PRIOR],
-                          &v[CHANCES], &v[FIRST], &v[REACHES], &w.lowest_octave, &w.steps_per_octave, &f.centre[0],
-                          &f.centre[1], &v[RATIO], &v[FOUND]))
+    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*fpy*y*y*y*y*y*y*(ff)(ff)w*w*", &v[IMAGE], &v[VALID], &height, &width, &itemsize,
+                          &v[BOXES], &cell_px, &is_tame, &v[GAIN], &v[SHARE], &v[INTENSITY], &v[PRIOR], &v[CHANCES],
+                          &v[FIRST], &v[REACHES], &w.lowest_octave, &w.steps_per_octave, &f.centre[0], &f.centre[1],
+                          &v[RATIO], &v[FOUND]))
         return NULL;
-    size_t n_places = (size_t)v[EDGE].len / sizeof(int32_t), n_px = (size_t)height * (size_t)width;
+    size_t n = (size_t)v[BOXES].len / (4 * sizeof(float)), n_px = (size_t)height * (size_t)width;
     w.n_widths = (size_t)v[FIRST].len / sizeof(int32_t), w.n_rows = (size_t)v[SHARE].len / sizeof(float);
     w.n_backgrounds = w.n_rows ? (size_t)v[GAIN].len / (w.n_rows * LEVELS * sizeof(float)) : 0;
+    f.image = v[IMAGE].buf, f.valid = v[VALID].buf, f.itemsize = itemsize, f.height = height, f.width = width;
+    const float *ss = v[BOXES].buf;
+    boxes b = {ss, ss + n, ss + 2 * n, ss + 3 * n, n};
     if ((itemsize != 1 && itemsize != 2 && itemsize != 4) || height < 1 || width < 1 || height > INT32_MAX / width ||
         w.n_widths < 1 || w.n_widths > MAX_WIDTHS || !w.n_backgrounds || v[GAIN].len > INT32_MAX)
         PyErr_Format(PyExc_ValueError, "%zd x %zd pixels of %d bytes, %zu widths", height, width, itemsize, w.n_widths);
     else if (holds(&v[IMAGE], "image", n_px, (size_t)itemsize) && holds(&v[VALID], "valid", n_px, 1) &&
-             holds(&v[MIDDLE], "middle", 2 * n_places, 4) && holds(&v[EDGE], "edge", n_places, 4) &&
-             holds(&v[MEAN], "mean", n_places, 4) && holds(&v[GAIN], "gain", w.n_backgrounds * w.n_rows * LEVELS, 4) &&
+             holds(&v[BOXES], "boxes", 4 * n, 4) && holds(&v[GAIN], "gain", w.n_backgrounds * w.n_rows * LEVELS, 4) &&
              holds(&v[SHARE], "share", w.n_rows, 4) && holds(&v[INTENSITY], "intensity", LEVELS, 4) &&
-             holds(&v[PRIOR], "log_prior", LEVELS, 4) && holds(&v[FIRST], "first", w.n_widths, 4) &&
-             holds(&v[CHANCES], "log_chances", w.n_widths, 4) && holds(&v[REACHES], "reach", w.n_widths, 4) && holds(&v[RATIO], "ratio", n_places * w.n_widths, 4) &&
-             holds(&v[FOUND], "found", N_FOUND * n_places, 4) && read_widths(&w, v[FIRST].buf, v[REACHES].buf) &&
-             are_boxes(v[EDGE].buf, n_places)) {
-        const int32_t *middle = v[MIDDLE].buf, *edge = v[EDGE].buf;
-        const float *mean = v[MEAN].buf;
+             holds(&v[PRIOR], "log_prior", LEVELS, 4) && holds(&v[CHANCES], "log_chances", w.n_widths, 4) &&
+             holds(&v[FIRST], "first", w.n_widths, 4) && holds(&v[REACHES], "reach", w.n_widths, 4) &&
+             holds(&v[RATIO], "ratio", n * w.n_widths, 4) && holds(&v[FOUND], "found", N_FOUND * n, 4) &&
+             read_widths(&w, v[FIRST].buf, v[REACHES].buf) && are_boxes(&b, &f)) {
         w.gain = v[GAIN].buf, w.share = v[SHARE].buf, w.intensity = v[INTENSITY].buf, w.log_prior = v[PRIOR].buf;
         w.log_chances = v[CHANCES].buf;
-        f.image = v[IMAGE].buf, f.valid = v[VALID].buf, f.itemsize = itemsize, f.height = height, f.width = width;
-        for (size_t p = 0; p < n_places; p++) {
-            int64_t ss = middle[2 * p], fs = middle[2 * p + 1];
-            if (p + 1 < n_places) ask_for(&f, middle[2 * p + 2], middle[2 * p + 3]);
-            look(&w, &f, ss, fs);
-            explain(&w, &f, edge[p], mean[p], is_tame, middle + 2 * p, (float *)v[RATIO].buf + p * w.n_widths,
-                    (float *)v[FOUND].buf + p * N_FOUND);
-        }
+        look_at_all(&w, &f, &b, cell_px, is_tame, v[RATIO].buf, v[FOUND].buf);
         done = 1;
     }
     for (int k = 0; k < N; k++) PyBuffer_Release(&v[k]);
     return done ? Py_NewRef(Py_None) : NULL;
 }
 
-/* A place goes if a better one, which stands before it, is nearer than either's reach. */
-static void keep_distinct(const float *ss, const float *fs, const float *reach, uint8_t *kept, size_t count) {
-    for (size_t k = 0; k < count; k++) {
-        size_t p = 0;
-        while (p < k && !(kept[p] && fmaxf(fabsf(ss[k] - ss[p]), fabsf(fs[k] - fs[p])) <= fmaxf(reach[k], reach[p]))) p++;
-        kept[k] = p == k;
-    }
-}
+PyDoc_STRVAR(name_doc, "name_places(ratio, found, evidence, rest, widths, (centre_ss, centre_fs), (same_px, most, "
+                       "least_background), features, columns) -> int\n\nFill features (n, widths + 7) and columns (5, n), ss, "
+                       "fs, width, background and reach, of the places that are distinct, best first; return how many.");
 
-PyDoc_STRVAR(distinct_doc, "keep_distinct(ss, fs, reach, kept) -> None");
-
-static PyObject *py_distinct(PyObject *Py_UNUSED(module), PyObject *args) {
-    Py_buffer v[4];
-    if (!PyArg_ParseTuple(args, "y*y*y*w*", &v[0], &v[1], &v[2], &v[3])) return NULL;
-    size_t count = (size_t)v[3].len;
-    int fit = holds(&v[0], "ss", count, 4) && holds(&v[1], "fs", count, 4) && holds(&v[2], "reach", count, 4);
-    if (fit) keep_distinct(v[0].buf, v[1].buf, v[2].buf, v[3].buf, count);
-    for (int k = 0; k < 4; k++) PyBuffer_Release(&v[k]);
-    return fit ? Py_NewRef(Py_None) : NULL;
+static PyObject *py_name_places(PyObject *Py_UNUSED(module), PyObject *args) {
+    enum { RATIO, LOOKS, EVIDENCE, REST, WIDTHS, FEATURES, COLUMNS, N };
+    Py_buffer v[N];
+    looked l;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*(ff)(fff)w*w*", &v[RATIO], &v[LOOKS], &v[EVIDENCE], &v[REST], &v[WIDTHS],
+                          &l.centre[0], &l.centre[1], &l.same_px, &l.most, &l.least_background, &v[FEATURES], &v[COLUMNS]))
+        return NULL;
+    size_t n = l.n_boxes = (size_t)v[EVIDENCE].len / sizeof(float), count = 0;
+    l.n_widths = (size_t)v[WIDTHS].len / sizeof(float);
+    l.ratio = v[RATIO].buf, l.found = v[LOOKS].buf, l.evidence = v[EVIDENCE].buf, l.rest = v[REST].buf;
+    l.width = v[WIDTHS].buf;
+    int fit = l.n_widths > 0 && holds(&v[RATIO], "ratio", n * l.n_widths, 4) && holds(&v[LOOKS], "found", n * N_FOUND, 4) &&
+              holds(&v[EVIDENCE], "evidence", n, 4) && holds(&v[REST], "rest", n, 4) &&
+              holds(&v[WIDTHS], "widths", l.n_widths, 4) &&
+              holds(&v[FEATURES], "features", n * (l.n_widths + N_OWN_FEATURES), 4) &&
+              holds(&v[COLUMNS], "columns", N_OWN_COLUMNS * n, 4);
+    ranked *order = fit ? PyMem_New(ranked, n + 1) : NULL;
+    if (order) count = name_places(&l, order, v[FEATURES].buf, v[COLUMNS].buf);
+    else if (fit) PyErr_NoMemory();
+    fit = order != NULL;
+    PyMem_Free(order);
+    for (int k = 0; k < N; k++) PyBuffer_Release(&v[k]);
+    return fit ? PyLong_FromSize_t(count) : NULL;
 }
 
 static PyMethodDef methods[] = {
     {"log_ratios", py_log_ratios, METH_VARARGS, places_doc},
-    {"keep_distinct", py_distinct, METH_VARARGS, distinct_doc},
+    {"name_places", py_name_places, METH_VARARGS, name_doc},
     {NULL, NULL, 0, NULL},
 };
 
