@@ -35,6 +35,7 @@ setup(
             sources=["models/_spots.c"],
             extra_compile_args=[*FLAGS, "-fno-math-errno", "-fno-trapping-math"],
         ),
+        Extension("hitfinder.models._gate", sources=["models/_gate.c"], extra_compile_args=FLAGS),
         Extension("hitfinder.models._lit", sources=["models/_lit.c"], extra_compile_args=FLAGS),
         Extension(
             "hitfinder.models._posterior",

@@ -10,6 +10,7 @@
 #define MOST_INPUTS 64
 #define HIDDEN 16 /* of both hidden layers */
 #define MOST_TOP 16
+#define MOST_PLACES 4096
 
 typedef struct {
     const float *in, *in_bias, *hidden, *hidden_bias, *out; /* inputs first; `out` ends with its bias */
@@ -109,7 +110,7 @@ static PyObject *py_judge(PyObject *Py_UNUSED(module), PyObject *args) {
     size_t count = (size_t)v[SPOTS].len / sizeof(float), n_features = (size_t)v[COLUMN].len / sizeof(int64_t);
     int is_frame = v[LOGITS].len > 0;
     int fit = n_features <= MOST_INPUTS && widths > 0 && (size_t)widths < n_features && top > 2 && top <= MOST_TOP &&
-              places >= top && places <= 4096 && (!is_frame || count <= (size_t)places);
+              places >= top && places <= MOST_PLACES && (!is_frame || count <= (size_t)places);
     if (!fit) PyErr_Format(PyExc_ValueError, "%zu places of %zu features, %zd widths, %zd best", count, n_features, widths, top);
     fit = fit && holds(&v[FEATURES], "features", count * n_features, 4) && holds(&v[COLUMN], "column", n_features, 8) &&
           holds(&v[FACTOR], "factor", n_features, 4) && holds(&v[SPOTS], "spots", count, 4) &&
@@ -117,7 +118,7 @@ static PyObject *py_judge(PyObject *Py_UNUSED(module), PyObject *args) {
           read_branch(&v[ANY], (size_t)top, &n.any) && read_branch(&v[SPOTS3], (size_t)top - 2, &n.spots3) &&
           are_columns(v[COLUMN].buf, n_features);
     if (fit) {
-        float *spot = v[SPOTS].buf, all[4096];
+        float *spot = v[SPOTS].buf, all[MOST_PLACES];
         n.column = v[COLUMN].buf, n.factor = v[FACTOR].buf, n.n_features = n_features, n.n_widths = (size_t)widths;
         n.n_places = (size_t)places, n.n_top = (size_t)top;
         for (size_t k = 0; k < count; k++) spot[k] = spot_logit(&n, (const float *)v[FEATURES].buf + k * n_features);

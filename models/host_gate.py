@@ -26,10 +26,9 @@ class HostGate:
     """
 
     def __init__(self, net: GateNet) -> None:
-        self._net = (
-            np.ascontiguousarray(net.column_F.numpy(), np.int64),
-            np.ascontiguousarray(net.factor_F.numpy(), np.float32),
-            *(_packed(branch) for branch in (net.place_branch, net.any_branch, net.spots3_branch)),
+        self._column_F, self._factor_F = net.column_F.numpy(), net.factor_F.numpy()
+        self._place, self._any, self._spots3 = (
+            _packed(branch) for branch in (net.place_branch, net.any_branch, net.spots3_branch)
         )
 
     def judge(self, features_KF: Float) -> Float:
@@ -47,7 +46,11 @@ class HostGate:
         spots_K = np.empty(len(features_KF), np.float32)
         _gate.judge(
             np.ascontiguousarray(features_KF),
-            *self._net,
+            self._column_F,
+            self._factor_F,
+            self._place,
+            self._any,
+            self._spots3,
             (N_WIDTHS, PLACES, TOP),
             (FAINTEST, CEILING, SCALE),
             spots_K,

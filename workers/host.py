@@ -63,6 +63,7 @@ def _kernels(config: Config) -> Iterator[Answer]:
     for module in (
         "hitfinder.stream._kernels",
         "hitfinder.models._cells",
+        "hitfinder.models._gate",
         "hitfinder.models._lit",
         "hitfinder.models._places",
         "hitfinder.models._posterior",
