@@ -28,7 +28,13 @@ setup(
             "hitfinder.models._places",
             sources=[f"models/_{name}.c" for name in ("places", "window", "climb", "beside")],
             depends=["models/_places.h"],
-            extra_compile_args=[*FLAGS, "-fno-math-errno", "-fno-trapping-math"],
+            # As above: every core says the same of a place.
+            extra_compile_args=[
+                *FLAGS,
+                "-ffp-contract=off",
+                "-fno-math-errno",
+                "-fno-trapping-math",
+            ],
         ),
         Extension(
             "hitfinder.models._spots",

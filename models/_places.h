@@ -7,9 +7,15 @@
 #include <stdint.h>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-#define FAST __attribute__((target_clones("avx2", "default")))
+#define FAST __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
 #else
 #define FAST
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HAVE_X86 1
+#else
+#define HAVE_X86 0
 #endif
 
 #define REACH 14 /* half width of a window */
@@ -25,7 +31,14 @@ typedef struct {
     int itemsize;
     int64_t height, width;
     float centre[2]; /* of the beam: ss, fs */
+    int has_avx2;
 } frame;
+
+static inline uint32_t count_at(const frame *f, int64_t pixel) {
+    if (f->itemsize == 2) return ((const uint16_t *)f->image)[pixel];
+    if (f->itemsize == 1) return ((const uint8_t *)f->image)[pixel];
+    return ((const uint32_t *)f->image)[pixel];
+}
 
 typedef struct {
     const float *gain;  /* (backgrounds, rows, LEVELS): log(1 + intensity share / background) */
