@@ -8,10 +8,21 @@
 
 enum { EVIDENCE, REST, SS, FS, MEAN, EDGE, N_BOX_COLUMNS };
 
+/* Whether one of the boxes before `k` reaches it; all are asked, sixteen at a time. */
+FAST static int is_reached(const float *restrict ss, const float *restrict fs, const float *restrict cells, size_t k) {
+    float at_ss = ss[k], at_fs = fs[k], size = cells[k];
+    int n = 0;
+    for (size_t p = 0; p < k; p++) {
+        float down = fabsf(at_ss - ss[p]), along = fabsf(at_fs - fs[p]), reach = (size + cells[p]) / 2;
+        n += (down <= reach) & (along <= reach);
+    }
+    return n > 0;
+}
+
 /* Join the rows of the scales, each by falling evidence, to one; of equals the smaller box comes first. A box is
- * hidden if any before it reaches it. `from` holds the columns of N_SCALES rows, `to` those of the joined row. */
+ * hidden if any before it, hidden or not, reaches it. `cells` has room for the edges of all. `from` holds the columns of N_SCALES rows, `to` those of the joined row. */
 static void merge_scales(const float *const from[N_COLUMNS], float *const to[N_BOX_COLUMNS], const float edge[N_SCALES],
-                         float floor, float cell_px, size_t n_each, size_t n_keep) {
+                         float floor, float cell_px, float *cells, size_t n_each, size_t n_keep) {
     size_t next[N_SCALES] = {0};
     for (size_t k = 0; k < n_keep; k++) {
         size_t best = N_SCALES;
@@ -19,15 +30,10 @@ static void merge_scales(const float *const from[N_COLUMNS], float *const to[N_B
             if (next[s] < n_each &&
                 (best == N_SCALES || from[EVIDENCE][s * n_each + next[s]] > from[EVIDENCE][best * n_each + next[best]]))
                 best = s;
-        size_t at = best * n_each + next[best]++, p = 0;
+        size_t at = best * n_each + next[best]++;
         for (size_t c = 0; c < N_COLUMNS; c++) to[c][k] = from[c][at];
-        to[EDGE][k] = edge[best];
-        if (to[EVIDENCE][k] > floor) {
-            float ss = to[SS][k], fs = to[FS][k], size = fmaxf(edge[best] / cell_px, 1);
-            while (p < k && fmaxf(fabsf(ss - to[SS][p]), fabsf(fs - to[FS][p])) > (size + fmaxf(to[EDGE][p] / cell_px, 1)) / 2)
-                p++;
-        }
-        if (p < k || !(to[EVIDENCE][k] > floor)) to[EVIDENCE][k] = to[REST][k] = floor;
+        to[EDGE][k] = edge[best], cells[k] = fmaxf(edge[best] / cell_px, 1);
+        if (!(to[EVIDENCE][k] > floor) || is_reached(to[SS], to[FS], cells, k)) to[EVIDENCE][k] = to[REST][k] = floor;
     }
 }
 
@@ -187,13 +193,16 @@ static PyObject *py_merge(PyObject *Py_UNUSED(module), PyObject *args) {
         PyErr_Format(PyExc_ValueError, "%zu boxes of %zu", n_keep, N_SCALES * n_each);
         fit = 0;
     }
+    float *cells = fit ? PyMem_New(float, n_keep + 1) : NULL;
+    if (fit && !cells) fit = 0, PyErr_NoMemory();
     for (size_t b = 0; fit && b < n_frames; b++) {
         const float *from[N_COLUMNS];
         float *to[N_BOX_COLUMNS];
         for (size_t c = 0; c < N_COLUMNS; c++) from[c] = (const float *)v[c].buf + b * N_SCALES * n_each;
         for (size_t c = 0; c < N_BOX_COLUMNS; c++) to[c] = (float *)v[5].buf + (c * n_frames + b) * n_keep;
-        merge_scales(from, to, edge, floor, cell_px, n_each, n_keep);
+        merge_scales(from, to, edge, floor, cell_px, cells, n_each, n_keep);
     }
+    PyMem_Free(cells);
     for (int k = 0; k < N_COLUMNS + 1; k++) PyBuffer_Release(&v[k]);
     return fit ? Py_NewRef(Py_None) : NULL;
 }
