@@ -20,7 +20,8 @@ FAST static int is_reached(const float *restrict ss, const float *restrict fs, c
 }
 
 /* Join the rows of the scales, each by falling evidence, to one; of equals the smaller box comes first. A box is
- * hidden if any before it, hidden or not, reaches it. `cells` has room for the edges of all. `from` holds the columns of N_SCALES rows, `to` those of the joined row. */
+ * hidden if any before it, hidden or not, reaches it. `cells` has room for the edges of all. `from`
+ * holds the columns of N_SCALES rows, `to` those of the joined row. */
 static void merge_scales(const float *const from[N_COLUMNS], float *const to[N_BOX_COLUMNS], const float edge[N_SCALES],
                          float floor, float cell_px, float *cells, size_t n_each, size_t n_keep) {
     size_t next[N_SCALES] = {0};

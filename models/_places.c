@@ -163,10 +163,6 @@ static PyObject *py_log_ratios(PyObject *Py_UNUSED(module), PyObject *args) {
     w.n_widths = (size_t)v[FIRST].len / sizeof(int32_t), w.n_rows = (size_t)v[SHARE].len / sizeof(float);
     w.n_backgrounds = w.n_rows ? (size_t)v[GAIN].len / (w.n_rows * LEVELS * sizeof(float)) : 0;
     f.image = v[IMAGE].buf, f.valid = v[VALID].buf, f.itemsize = itemsize, f.height = height, f.width = width;
-    f.has_avx2 = 0;
-#if HAVE_X86
-    f.has_avx2 = __builtin_cpu_supports("avx2") && n_px >= 4; /* a word holds four pixels' flags */
-#endif
     const float *ss = v[BOXES].buf;
     boxes b = {ss, ss + n, ss + 2 * n, ss + 3 * n, n};
     if ((itemsize != 1 && itemsize != 2 && itemsize != 4) || height < 1 || width < 1 || height > INT32_MAX / 4 / width ||

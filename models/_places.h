@@ -12,12 +12,6 @@
 #define FAST
 #endif
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define HAVE_X86 1
-#else
-#define HAVE_X86 0
-#endif
-
 #define REACH 14 /* half width of a window */
 #define SPAN (2 * REACH + 1)
 #define MAX_WIDTHS 8
@@ -31,14 +25,7 @@ typedef struct {
     int itemsize;
     int64_t height, width;
     float centre[2]; /* of the beam: ss, fs */
-    int has_avx2;
 } frame;
-
-static inline uint32_t count_at(const frame *f, int64_t pixel) {
-    if (f->itemsize == 2) return ((const uint16_t *)f->image)[pixel];
-    if (f->itemsize == 1) return ((const uint8_t *)f->image)[pixel];
-    return ((const uint32_t *)f->image)[pixel];
-}
 
 typedef struct {
     const float *gain;  /* (backgrounds, rows, LEVELS): log(1 + intensity share / background) */
