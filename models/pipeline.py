@@ -30,6 +30,9 @@ from hitfinder.models.uploads import Uploader
 
 MIN_SPOT_EVIDENCE = -1.0
 """Boxes of a hit that are looked at in its pixels; chance makes ten of them in a frame."""
+MOST_LOOKS = 256
+"""Places of a hit that are looked at, the best: in a crowd each costs a tenth of a memcpy of the
+frame, twice that at 2 photons a pixel. Of 300 spots 90 % are then found instead of 98 %."""
 MIN_SPOT_PROBABILITY = 0.5
 """Places of a hit that are called spots; the best one is in any case."""
 CUDA_BATCH = 4
@@ -249,7 +252,7 @@ class Pipeline:
             context.geometry.beam_center_px,
             # It is a hit for other reasons; an unknown hot pixel is one peak more.
             trust_bright_pixels=True,
-            n_places=MAX_PEAKS,
+            n_places=MOST_LOOKS,
             # The gate's looks are these where it trusted bright pixels too.
             looks=seen.looks if context.series.knows_hot_pixels else None,
         )
