@@ -26,9 +26,22 @@ setup(
         ),
         Extension(
             "hitfinder.models._places",
-            sources=["models/_places.c"],
+            sources=[f"models/_{name}.c" for name in ("places", "window", "climb", "beside")],
+            depends=["models/_places.h"],
+            # As above: every core says the same of a place.
+            extra_compile_args=[
+                *FLAGS,
+                "-ffp-contract=off",
+                "-fno-math-errno",
+                "-fno-trapping-math",
+            ],
+        ),
+        Extension(
+            "hitfinder.models._spots",
+            sources=["models/_spots.c"],
             extra_compile_args=[*FLAGS, "-fno-math-errno", "-fno-trapping-math"],
         ),
+        Extension("hitfinder.models._gate", sources=["models/_gate.c"], extra_compile_args=FLAGS),
         Extension("hitfinder.models._lit", sources=["models/_lit.c"], extra_compile_args=FLAGS),
         Extension(
             "hitfinder.models._posterior",

@@ -8,10 +8,22 @@
 
 enum { EVIDENCE, REST, SS, FS, MEAN, EDGE, N_BOX_COLUMNS };
 
+/* Whether one of the boxes before `k` reaches it; all are asked, sixteen at a time. */
+FAST static int is_reached(const float *restrict ss, const float *restrict fs, const float *restrict cells, size_t k) {
+    float at_ss = ss[k], at_fs = fs[k], size = cells[k];
+    int n = 0;
+    for (size_t p = 0; p < k; p++) {
+        float down = fabsf(at_ss - ss[p]), along = fabsf(at_fs - fs[p]), reach = (size + cells[p]) / 2;
+        n += (down <= reach) & (along <= reach);
+    }
+    return n > 0;
+}
+
 /* Join the rows of the scales, each by falling evidence, to one; of equals the smaller box comes first. A box is
- * hidden if any before it reaches it. `from` holds the columns of N_SCALES rows, `to` those of the joined row. */
+ * hidden if any before it, hidden or not, reaches it. `cells` has room for the edges of all. `from`
+ * holds the columns of N_SCALES rows, `to` those of the joined row. */
 static void merge_scales(const float *const from[N_COLUMNS], float *const to[N_BOX_COLUMNS], const float edge[N_SCALES],
-                         float floor, float cell_px, size_t n_each, size_t n_keep) {
+                         float floor, float cell_px, float *cells, size_t n_each, size_t n_keep) {
     size_t next[N_SCALES] = {0};
     for (size_t k = 0; k < n_keep; k++) {
         size_t best = N_SCALES;
@@ -19,16 +31,31 @@ static void merge_scales(const float *const from[N_COLUMNS], float *const to[N_B
             if (next[s] < n_each &&
                 (best == N_SCALES || from[EVIDENCE][s * n_each + next[s]] > from[EVIDENCE][best * n_each + next[best]]))
                 best = s;
-        size_t at = best * n_each + next[best]++, p = 0;
+        size_t at = best * n_each + next[best]++;
         for (size_t c = 0; c < N_COLUMNS; c++) to[c][k] = from[c][at];
-        to[EDGE][k] = edge[best];
-        if (to[EVIDENCE][k] > floor) {
-            float ss = to[SS][k], fs = to[FS][k], size = fmaxf(edge[best] / cell_px, 1);
-            while (p < k && fmaxf(fabsf(ss - to[SS][p]), fabsf(fs - to[FS][p])) > (size + fmaxf(to[EDGE][p] / cell_px, 1)) / 2)
-                p++;
-        }
-        if (p < k || !(to[EVIDENCE][k] > floor)) to[EVIDENCE][k] = to[REST][k] = floor;
+        to[EDGE][k] = edge[best], cells[k] = fmaxf(edge[best] / cell_px, 1);
+        if (!(to[EVIDENCE][k] > floor) || is_reached(to[SS], to[FS], cells, k)) to[EVIDENCE][k] = to[REST][k] = floor;
     }
+}
+
+/* Take the cells around some boxes out of their bins, each cell once; 0 at a bin that is none. `near` holds a 0 for
+ * each cell. */
+static int take_out(const float *ss, const float *fs, const float *edge, size_t n_boxes, float cell_px,
+                    const uint32_t *sums, const uint8_t *exposure, const uint16_t *bin, size_t n_bins,
+                     double *counts_N, double *exposed_N, uint8_t *near, size_t height, size_t width) {
+    for (size_t k = 0; k < n_boxes; k++) {
+        float reach = fmaxf(edge[k] / cell_px, 1) / 2 + 1;
+        size_t top = (size_t)fmaxf(ss[k] - reach, 0), left = (size_t)fmaxf(fs[k] - reach, 0);
+        size_t bottom = smaller((size_t)(ss[k] + reach) + 2, height), right = smaller((size_t)(fs[k] + reach) + 2, width);
+        for (size_t i = top; i < bottom; i++)
+            for (size_t j = left; j < right; j++) {
+                size_t cell = i * width + j;
+                if (near[cell]) continue;
+                if (bin[cell] >= n_bins) return 0;
+                near[cell] = 1, counts_N[bin[cell]] -= sums[cell], exposed_N[bin[cell]] -= exposure[cell];
+            }
+    }
+    return 1;
 }
 
 /* ---- Python's face -------------------------------------------------------------------------------------- */
@@ -167,14 +194,56 @@ static PyObject *py_merge(PyObject *Py_UNUSED(module), PyObject *args) {
         PyErr_Format(PyExc_ValueError, "%zu boxes of %zu", n_keep, N_SCALES * n_each);
         fit = 0;
     }
+    float *cells = fit ? PyMem_New(float, n_keep + 1) : NULL;
+    if (fit && !cells) fit = 0, PyErr_NoMemory();
     for (size_t b = 0; fit && b < n_frames; b++) {
         const float *from[N_COLUMNS];
         float *to[N_BOX_COLUMNS];
         for (size_t c = 0; c < N_COLUMNS; c++) from[c] = (const float *)v[c].buf + b * N_SCALES * n_each;
         for (size_t c = 0; c < N_BOX_COLUMNS; c++) to[c] = (float *)v[5].buf + (c * n_frames + b) * n_keep;
-        merge_scales(from, to, edge, floor, cell_px, n_each, n_keep);
+        merge_scales(from, to, edge, floor, cell_px, cells, n_each, n_keep);
     }
+    PyMem_Free(cells);
     for (int k = 0; k < N_COLUMNS + 1; k++) PyBuffer_Release(&v[k]);
+    return fit ? Py_NewRef(Py_None) : NULL;
+}
+
+static int are_within(const float *place, size_t count, const char *name, Py_ssize_t most) {
+    for (size_t k = 0; k < count; k++)
+        if (!(place[k] >= 0 && place[k] <= (float)most)) {
+            PyErr_Format(PyExc_ValueError, "%s of a box beyond %zd", name, most);
+            return 0;
+        }
+    return 1;
+}
+
+PyDoc_STRVAR(outside_doc, "outside(boxes, cell_px, sums, exposure, bin, (height, width), counts_N, exposed_N) -> None\n\n"
+                          "Take the cells around boxes (3, n), ss, fs and edge, out of counts_N and exposed_N, float64 (bins,).");
+
+static PyObject *py_outside(PyObject *Py_UNUSED(module), PyObject *args) {
+    enum { BOXES, SUMS, EXPOSURE, BIN, COUNTS, EXPOSED, N };
+    Py_buffer v[N];
+    Py_ssize_t height, width;
+    float cell_px;
+    if (!PyArg_ParseTuple(args, "y*fy*y*y*(nn)w*w*", &v[BOXES], &cell_px, &v[SUMS], &v[EXPOSURE],
+                          &v[BIN], &height, &width, &v[COUNTS], &v[EXPOSED]))
+        return NULL;
+    size_t n_boxes = (size_t)v[BOXES].len / (3 * sizeof(float)), n_bins = (size_t)v[COUNTS].len / sizeof(double);
+    const float *ss = v[BOXES].buf;
+    int fit = in_range(height, width);
+    size_t n_cells = fit ? (size_t)height * (size_t)width : 0;
+    fit = fit && holds(&v[BOXES], "boxes", 3 * n_boxes, 4) && holds(&v[SUMS], "sums", n_cells, 4) &&
+          holds(&v[EXPOSURE], "exposure", n_cells, 1) && holds(&v[BIN], "bin", n_cells, 2) &&
+          holds(&v[COUNTS], "counts_N", n_bins, 8) && holds(&v[EXPOSED], "exposed_N", n_bins, 8) &&
+          are_within(ss, n_boxes, "row", height) && are_within(ss + n_boxes, n_boxes, "column", width) &&
+          are_within(ss + 2 * n_boxes, n_boxes, "edge", INT16_MAX);
+    uint8_t *near = fit ? PyMem_Calloc(n_cells, 1) : NULL;
+    if (fit && !near) fit = 0, PyErr_NoMemory();
+    if (fit && !take_out(ss, ss + n_boxes, ss + 2 * n_boxes, n_boxes, cell_px, v[SUMS].buf, v[EXPOSURE].buf, v[BIN].buf,
+                         n_bins, v[COUNTS].buf, v[EXPOSED].buf, near, (size_t)height, (size_t)width))
+        fit = 0, PyErr_Format(PyExc_ValueError, "a cell's bin is not one of %zu", n_bins);
+    PyMem_Free(near);
+    for (int k = 0; k < N; k++) PyBuffer_Release(&v[k]);
     return fit ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -183,6 +252,7 @@ static PyMethodDef methods[] = {
     {"scan", py_scan, METH_VARARGS, scan_doc},
     {"neg_log10_tails", py_tails, METH_VARARGS, tails_doc},
     {"merge", py_merge, METH_VARARGS, merge_doc},
+    {"outside", py_outside, METH_VARARGS, outside_doc},
     {NULL, NULL, 0, NULL},
 };
 

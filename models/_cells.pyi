@@ -51,3 +51,14 @@ def merge(
     edges: PerScale,
     /,
 ) -> None: ...
+def outside(
+    boxes: Array,
+    cell_px: float,
+    sums: Array,
+    exposure: Array,
+    bin: Array,
+    shape: tuple[int, int],
+    counts_N: Array,
+    exposed_N: Array,
+    /,
+) -> None: ...

@@ -11,9 +11,8 @@ def log_ratios(
     valid: Array,
     shape: tuple[int, int],
     itemsize: int,
-    middle: Array,
-    edge: Array,
-    mean: Array,
+    boxes: Array,
+    cell_px: float,
     tame: bool,
     gain: Array,
     share: Array,
@@ -28,4 +27,15 @@ def log_ratios(
     found: Array,
     /,
 ) -> None: ...
-def keep_distinct(ss: Array, fs: Array, reach: Array, kept: Array, /) -> None: ...
+def name_places(
+    ratio: Array,
+    found: Array,
+    evidence: Array,
+    rest: Array,
+    widths: Array,
+    centre: tuple[float, float],
+    same_px_most_and_least_background: tuple[float, float, float],
+    features: Array,
+    columns: Array,
+    /,
+) -> int: ...

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#define LINE 16 /* floats that rows are aligned to */
+
 typedef struct {
     int64_t place; /* of its first cell: row * (width + 2) + column + 1, so that none has neighbours across an edge */
     float n, mean;
@@ -17,9 +19,9 @@ typedef struct {
 typedef struct {
     const scan_frame *f;
     boxes scale[N_SCALES];
-    /* Rows of boxes of one, two and four cells, of counts and means; those of two are kept for three rows.
-     * What lies beyond the last box of a row is 0. */
-    float *one[2], *two[3], *four, *two_mean[3], *four_mean, *nothing;
+    /* Rows of boxes of one, two and four cells, of counts and means; those of two are kept for three rows, `pair` is
+     * two rows added. What lies beyond the last box of a row is 0. */
+    float *one[2], *two[3], *four, *two_mean[3], *four_mean, *pair, *pair_mean, *nothing;
     uint8_t *flags;
 } work;
 
@@ -27,8 +29,8 @@ static float limit_of(const scan_frame *f, int scale, float mean) {
     return sqrtf(mean) * f->sigma + mean + f->photons[scale];
 }
 
-/* Flag the columns where a box of any scale may be above its limit: all that are, few that are not. A pixel's mean
- * is at least a sixteenth of its cell's. */
+/* Flag the columns where a box may be above its limit, a bit for each scale: all that are, few that are not. A
+ * pixel's mean is at least a sixteenth of its cell's. */
 FAST static void flag_likely(const scan_frame *f, const uint32_t *restrict maxima, const float *restrict one,
                              const float *restrict mean, const float *restrict two, const float *restrict two_mean,
                              const float *restrict four, const float *restrict four_mean, uint8_t *restrict flags) {
@@ -38,9 +40,9 @@ FAST static void flag_likely(const scan_frame *f, const uint32_t *restrict maxim
     for (size_t k = 0; k < width; k++) {
         float pixel = mean[k] * 0.0625f, above0 = (float)maxima[k] - c0 - pixel, above1 = one[k] - c1 - mean[k];
         float above2 = two[k] - c2 - two_mean[k], above3 = four[k] - c3 - four_mean[k];
-        flags[k] = (above0 * fabsf(above0) >= variances * pixel) | (above1 * fabsf(above1) >= variances * mean[k]) |
-                   (above2 * fabsf(above2) >= variances * two_mean[k]) |
-                   (above3 * fabsf(above3) >= variances * four_mean[k]);
+        flags[k] = (above0 * fabsf(above0) >= variances * pixel) | (above1 * fabsf(above1) >= variances * mean[k]) << 1 |
+                   (above2 * fabsf(above2) >= variances * two_mean[k]) << 2 |
+                   (above3 * fabsf(above3) >= variances * four_mean[k]) << 3;
     }
 }
 
@@ -48,10 +50,16 @@ FAST static void to_float(const uint32_t *restrict from, float *restrict to, siz
     for (size_t k = 0; k < n; k++) to[k] = (float)from[k];
 }
 
-/* Rows `a` and `b` added, then each to the one `step` columns on, `n` of them. */
-FAST static void double_row(const float *restrict a, const float *restrict b, size_t step, float *restrict to,
-                            size_t n) {
-    for (size_t k = 0; k < n; k++) to[k] = (b[k + step] + a[k + step]) + (b[k] + a[k]);
+/* Rows of counts and of means, each added to the one before. */
+FAST static void add_rows(const float *restrict one, const float *restrict before, const float *restrict mean,
+                          const float *restrict mean_before, float *restrict pair, float *restrict pair_mean, size_t n) {
+    for (size_t k = 0; k < n; k++) pair[k] = one[k] + before[k], pair_mean[k] = mean[k] + mean_before[k];
+}
+
+/* Each column of two rows added to the one `step` columns on, `n` of them. */
+FAST static void add_columns(const float *restrict pair, const float *restrict pair_mean, size_t step,
+                             float *restrict to, float *restrict to_mean, size_t n) {
+    for (size_t k = 0; k < n; k++) to[k] = pair[k + step] + pair[k], to_mean[k] = pair_mean[k + step] + pair_mean[k];
 }
 
 static int note(work *w, int scale, size_t i, size_t j, float n, float mean) {
@@ -81,9 +89,11 @@ static int note_row(work *w, size_t i, const float *one, const float *two, const
         for (size_t k = j; k < smaller(j + LANES, f->width) && done; k++) {
             if (!w->flags[k]) continue;
             float pixels = f->exposure[i * f->width + k];
-            done = note(w, 0, i, k, (float)maxima[k], mean[k] / (pixels > 1 ? pixels : 1)) &&
-                   note(w, 1, i, k, one[k], mean[k]) && note(w, 2, i - 1, k, two[k], two_mean[k]) &&
-                   note(w, 3, i - 3, k, four[k], four_mean[k]);
+            uint8_t of = w->flags[k];
+            if (of & 1) done = note(w, 0, i, k, (float)maxima[k], mean[k] / (pixels > 1 ? pixels : 1));
+            if (of & 2) done = done && note(w, 1, i, k, one[k], mean[k]);
+            if (of & 4) done = done && note(w, 2, i - 1, k, two[k], two_mean[k]);
+            if (of & 8) done = done && note(w, 3, i - 3, k, four[k], four_mean[k]);
         }
     }
     return done;
@@ -97,13 +107,14 @@ static int find_above(work *w) {
         float *one = w->one[i % 2];
         to_float(f->sums + i * width, one, width);
         if (i >= 1 && width >= 2) {
-            double_row(w->one[1 - i % 2], one, 1, w->two[i % 3], width - 1);
-            double_row(mean - width, mean, 1, w->two_mean[i % 3], width - 1);
+            add_rows(one, w->one[1 - i % 2], mean, mean - width, w->pair, w->pair_mean, width);
+            add_columns(w->pair, w->pair_mean, 1, w->two[i % 3], w->two_mean[i % 3], width - 1);
             two = w->two[i % 3], two_mean = w->two_mean[i % 3];
         }
         if (i >= 3 && width >= 4) { /* two rows up is one on, of three */
-            double_row(w->two[(i + 1) % 3], two, 2, w->four, width - 3);
-            double_row(w->two_mean[(i + 1) % 3], two_mean, 2, w->four_mean, width - 3);
+            size_t up = (i + 1) % 3;
+            add_rows(two, w->two[up], two_mean, w->two_mean[up], w->pair, w->pair_mean, width);
+            add_columns(w->pair, w->pair_mean, 2, w->four, w->four_mean, width - 3);
         }
         if (!note_row(w, i, one, two, two_mean)) return 0;
     }
@@ -202,13 +213,15 @@ static int rank(const work *w, int scale) {
 
 outcome scan_cells(const scan_frame *f) {
     work w = {.f = f};
-    float *rows = calloc(11 * f->width, sizeof *rows), *row = rows;
+    float **of[] = {&w.one[0],      &w.one[1],      &w.two[0],  &w.two[1], &w.two[2],    &w.two_mean[0], &w.two_mean[1],
+                    &w.two_mean[2], &w.four_mean, &w.four, &w.pair,   &w.pair_mean, &w.nothing};
+    size_t n_rows = sizeof of / sizeof *of, room = (f->width + LINE - 1) / LINE * LINE;
+    float *rows = aligned_alloc(LINE * sizeof *rows, n_rows * room * sizeof *rows);
     w.flags = malloc(f->width + LANES);
     int done = rows && w.flags;
     if (done) {
-        float **of[] = {&w.one[0], &w.one[1], &w.two[0], &w.two[1], &w.two[2], &w.four,
-                        &w.two_mean[0], &w.two_mean[1], &w.two_mean[2], &w.four_mean, &w.nothing};
-        for (size_t k = 0; k < sizeof of / sizeof *of; k++, row += f->width) *of[k] = row;
+        memset(rows, 0, n_rows * room * sizeof *rows);
+        for (size_t k = 0; k < n_rows; k++) *of[k] = rows + k * room;
         done = find_above(&w);
     }
     for (int k = 0; k < N_SCALES && done; k++) done = rank(&w, k);

@@ -97,12 +97,17 @@ class Table:
         first: int32 (widths,), row of distance 0; rows go by squared distance in pixels, and
             after the last comes one of what is beyond reach: 0.
         reach: int32 (widths,), pixels.
+        width_px: float32 (widths,), `WIDTHS_PX`.
+        intensity, log_prior: float32 (intensities,), `INTENSITIES` and logarithms of `PRIOR`.
     """
 
     gain: Float
     share: Float
     first: NDArray[np.int32]
     reach: NDArray[np.int32]
+    width_px: Float
+    intensity: Float
+    log_prior: Float
 
 
 @lru_cache(maxsize=1)
@@ -128,6 +133,9 @@ def ratio_table() -> Table:
         share.astype(np.float32),
         np.array(first, np.int32),
         np.array(reach, np.int32),
+        np.array(WIDTHS_PX, np.float32),
+        np.array(INTENSITIES, np.float32),
+        np.log(np.array(PRIOR, np.float32)),
     )
 
 
@@ -207,43 +215,35 @@ def look_closer(
         n_places: boxes looked at, the best.
         looks: of the first of these boxes, if they were looked at before.
     """
-    boxes = [column[:n_places] for column in boxes]
-    evidence, rest = boxes[:2]
-    n_known = 0 if looks is None else len(looks[0])
-    ss, fs, mean, edge_px = (column[n_known:] for column in boxes[2:])
+    columns = np.stack([column[:n_places] for column in boxes], dtype=np.float32)
+    n, n_known = columns.shape[1], 0 if looks is None else len(looks[0])
     ratio, found = log_ratios(
-        image, valid, (ss, fs, mean, edge_px), beam_center_px, trust_bright_pixels
+        image, valid, columns[2:, n_known:], beam_center_px, trust_bright_pixels
     )
     if looks is not None:
-        n = len(evidence)
         ratio, found = (
             np.concatenate((a[:n], b)) for a, b in zip(looks, (ratio, found), strict=True)
         )
-    looks = ratio, found
-    order = np.argsort(-ratio.max(axis=1), kind="stable")
-    width = found[order, 2].astype(np.intp)
-    reach = np.maximum(2 * np.array(WIDTHS_PX, np.float32)[width], np.float32(SAME_SPOT_PX))
-    kept = np.empty(len(order), np.bool_)
-    at_ss, at_fs = (np.ascontiguousarray(found[order, k]) for k in (0, 1))
-    _places.keep_distinct(at_ss, at_fs, reach, kept)
-    order, width, at_ss, at_fs = order[kept], width[kept], at_ss[kept], at_fs[kept]
-    features = np.empty((len(order), N_FEATURES), np.float32)
-    features[:, 0] = 1
-    features[:, 1 : 1 + N_WIDTHS] = np.clip(ratio[order], -MAX_RATIO, MAX_RATIO)
-    features[:, -6] = np.minimum(evidence[order], MAX_RATIO)
-    features[:, -5] = np.minimum(rest[order], MAX_RATIO)
-    per_px = np.maximum(found[order, 4], np.float32(LOWEST_BACKGROUND))
-    features[:, -4] = np.log10(per_px)
-    features[:, -3] = np.hypot(at_fs - beam_center_px[0], at_ss - beam_center_px[1]) / 1000
-    features[:, -2] = np.log10(found[order, 3])
-    features[:, -1] = np.log10(found[order, 5])
-    return Places(features, at_ss, at_fs, np.array(WIDTHS_PX, np.float32)[width], per_px, looks)
+    features, said = np.empty((n, N_FEATURES), np.float32), np.empty((5, n), np.float32)
+    n_distinct = _places.name_places(
+        ratio,
+        found,
+        columns[0],
+        columns[1],
+        ratio_table().width_px,
+        (beam_center_px[1], beam_center_px[0]),
+        (SAME_SPOT_PX, MAX_RATIO, LOWEST_BACKGROUND),
+        features,
+        said,
+    )
+    ss, fs, sigma_px, per_px, _ = said[:, :n_distinct]
+    return Places(features[:n_distinct], ss, fs, sigma_px, per_px, (ratio, found))
 
 
 def log_ratios(
     image: NDArray[np.unsignedinteger],
     valid: NDArray[np.bool_],
-    boxes: tuple[Float, Float, Float, Float],
+    boxes_4K: Float,
     beam_center_px: tuple[float, float],
     trust_bright_pixels: bool,
 ) -> Looks:
@@ -252,7 +252,7 @@ def log_ratios(
     Args:
         image: as in `look_closer`.
         valid: as in `look_closer`.
-        boxes: (K,) each: centre ss and fs in cells, mean photons, edge in pixels.
+        boxes_4K: float32, centre ss and fs in cells, mean photons, edge in pixels.
         beam_center_px: as in `look_closer`.
         trust_bright_pixels: as in `look_closer`.
 
@@ -263,32 +263,33 @@ def log_ratios(
         times that of the box it is.
     """
     table = ratio_table()
-    ss, fs, mean, edge_px = boxes
-    cells = np.maximum(edge_px / CELL_PX, 1)
-    corner = (np.stack((ss, fs), axis=1) - (cells[:, None] - 1) / 2) * CELL_PX
-    middle = corner + np.maximum(edge_px, CELL_PX)[:, None] // 2
-    ratio = np.empty((len(ss), N_WIDTHS), np.float32)
-    found = np.empty((len(ss), 6), np.float32)
-    n_chances = np.maximum(valid.size / np.maximum(1.0, 4 * np.square(WIDTHS_PX)), 1.0)
+    n = boxes_4K.shape[1]
+    ratio, found = np.empty((n, N_WIDTHS), np.float32), np.empty((n, 6), np.float32)
     _places.log_ratios(
-        image,
+        np.ascontiguousarray(image),
         valid.view(np.uint8),
         (image.shape[0], image.shape[1]),
         image.itemsize,
-        middle.astype(np.int32),
-        edge_px.astype(np.int32),
-        mean.astype(np.float32),
+        np.ascontiguousarray(boxes_4K),
+        CELL_PX,
         not trust_bright_pixels,
         table.gain,
         table.share,
-        np.array(INTENSITIES, np.float32),
-        np.log(np.array(PRIOR, np.float32)),
-        np.log(n_chances).astype(np.float32),
+        table.intensity,
+        table.log_prior,
+        _log_chances(valid.size),
         table.first,
         table.reach,
-        (float(LOWEST_OCTAVE), float(STEPS_PER_OCTAVE)),
-        (float(beam_center_px[1]), float(beam_center_px[0])),
+        (LOWEST_OCTAVE, STEPS_PER_OCTAVE),
+        (beam_center_px[1], beam_center_px[0]),
         ratio,
         found,
     )
     return ratio, found
+
+
+@lru_cache(maxsize=8)
+def _log_chances(n_pixels: int) -> Float:
+    """Return log of the places of each width that chance could choose from."""
+    n_chances = n_pixels / np.maximum(1.0, 4 * np.square(WIDTHS_PX))
+    return np.asarray(np.log(np.maximum(n_chances, 1.0)), np.float32)

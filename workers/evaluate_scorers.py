@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.models.geometry import Geometry
-from hitfinder.models.pipeline import Pipeline, SeriesContext
+from hitfinder.models.pipeline import Pipeline
 from hitfinder.models.references.reference import Reference, references
+from hitfinder.models.series_context import SeriesContext
 from hitfinder.models.spots import Spots
 from hitfinder.models.weights import shipped_path
 from hitfinder.sim.frames import Exposure

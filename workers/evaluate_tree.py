@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.progress import track
 
 from hitfinder.models.metrics import Rate, wilson
-from hitfinder.models.pipeline import Pipeline, SeriesContext
+from hitfinder.models.pipeline import Pipeline
+from hitfinder.models.series_context import SeriesContext
 from hitfinder.sim.pattern_files import tree_peaks
 from hitfinder.workers.dataset import DatasetTree, TreeFrame
 from hitfinder.workers.evaluate_frames import stated_geometry

@@ -63,8 +63,11 @@ def _kernels(config: Config) -> Iterator[Answer]:
     for module in (
         "hitfinder.stream._kernels",
         "hitfinder.models._cells",
+        "hitfinder.models._gate",
         "hitfinder.models._lit",
         "hitfinder.models._places",
+        "hitfinder.models._posterior",
+        "hitfinder.models._spots",
     ):
         try:
             compiled = import_module(module)

@@ -23,7 +23,8 @@ from hitfinder import __version__
 from hitfinder.models import weights
 from hitfinder.models.errors import ModelError
 from hitfinder.models.gate import GateMode
-from hitfinder.models.pipeline import Pipeline, SeriesContext
+from hitfinder.models.pipeline import Pipeline
+from hitfinder.models.series_context import SeriesContext
 from hitfinder.models.weights import Weights
 from hitfinder.stream.bslz4 import decode
 from hitfinder.stream.errors import WireError

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from hitfinder.models import learned
+from hitfinder.models.evidence import gather_evidence
 from hitfinder.models.frontend import cell_tables, stack_maps
 from hitfinder.models.geometry import Geometry
-from hitfinder.models.pipeline import SeriesContext, gather_evidence
 from hitfinder.models.places import Places, look_closer
+from hitfinder.models.series_context import SeriesContext
 from hitfinder.models.weights import load_water
 from hitfinder.stream.bslz4 import Pixels
 from hitfinder.workers.reduction import pool

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 
-from hitfinder.models.pipeline import Judgement, Pipeline, SeriesContext
+from hitfinder.models.judgement import Judgement
+from hitfinder.models.pipeline import Pipeline
 from hitfinder.models.resolution import d_min_A
+from hitfinder.models.series_context import SeriesContext
 from hitfinder.stream.bslz4 import Pixels
 from hitfinder.stream.intake import header_path
 from hitfinder.stream.messages import unpack_start

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hitfinder.models import background, places, scan
+from hitfinder.models.evidence import MIN_EVIDENCE, outside_boxes
 from hitfinder.models.frontend import CellTables, cell_tables, pool_frame, stack_maps
 from hitfinder.models.geometry import Geometry
 
@@ -155,3 +156,29 @@ def test_tables_that_do_not_fit_are_refused():
         scan.scan_compiled(sums, maxima, torch.zeros(sums.shape), smaller)
     with pytest.raises(ValueError, match="mean"):
         scan.scan_compiled(sums, maxima, torch.zeros(sums.shape)[:, 1:], tables)
+
+
+def test_cells_around_boxes_leave_their_bins_once():
+    (sums, _), tables = maps_of((530, 514), 2.0)
+    counts_HW = sums[0].numpy()
+    total_N = background.estimate(sums[:1], tables).total_BN[0].numpy()
+    rng = np.random.default_rng(4)
+    edges = rng.choice(scan.SCALES_PX, 60).astype(np.float32)
+    # Where a box of that edge can lie: the centre of its cells.
+    ss, fs = (
+        (rng.integers(0, n - 3, 60) + (np.maximum(edges / 4, 1) - 1) / 2).astype(np.float32)
+        for n in counts_HW.shape
+    )
+    evidence = rng.uniform(0, 2, 60).astype(np.float32)
+    near = np.zeros(counts_HW.shape, np.bool_)
+    row, column = np.indices(counts_HW.shape)
+    for i, j, edge, worth in zip(ss, fs, edges, evidence, strict=True):
+        reach = max(edge / 4, 1) / 2 + 1
+        is_near = (row >= np.trunc(i - reach)) & (row <= np.trunc(i + reach) + 1)
+        is_near &= (column >= np.trunc(j - reach)) & (column <= np.trunc(j + reach) + 1)
+        near |= is_near & (worth > MIN_EVIDENCE)
+    boxes = (evidence, evidence, ss, fs, evidence, edges)
+    counts_N, exposed_N = outside_boxes(counts_HW, total_N, tables, boxes)
+    bins = tables.narrow.bin_HW[~near]
+    for found, of in ((counts_N, counts_HW), (exposed_N, tables.narrow.exposure_HW)):
+        np.testing.assert_array_equal(found, np.bincount(bins, of[~near], len(total_N)))

@@ -62,7 +62,7 @@ def test_a_place_is_worth_what_the_definition_says_at_the_pixel_it_names(
         image[tuple(np.rint(photon).astype(int))] += 1
     seen = rng.random(image.shape) >= masked
     image[0, 0] = np.iinfo(dtype).max
-    boxes = (column(ss // 4), column(fs // 4), column(mean * 16), column(4))
+    boxes = np.stack((column(ss // 4), column(fs // 4), column(mean * 16), column(4)))
     ratio, found = log_ratios(image, seen, boxes, (float(fs), float(ss)), trust_bright_pixels=True)
     seen &= image != np.iinfo(dtype).max
     width = int(found[0, 2])

@@ -6,7 +6,8 @@ import pytest
 from hitfinder.models import learned
 from hitfinder.models.frontend import pool_frame
 from hitfinder.models.geometry import Geometry
-from hitfinder.models.pipeline import Pipeline, SeriesContext
+from hitfinder.models.pipeline import Pipeline
+from hitfinder.models.series_context import SeriesContext
 from hitfinder.sim.frames import FrameSettings, FrameSource
 from hitfinder.sim.physics import Detector
 

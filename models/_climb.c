@@ -1,0 +1,131 @@
+/* The best spot of each width near a pixel: a climb from pixel to pixel. Photons around a place are few, so a step
+ * costs a row of the table for each of them, and bright frames cost in proportion. */
+#include "_places.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TOGETHER 8 /* pixels of a climb worked out side by side: their sums do not wait for each other */
+#define MAX_STEPS 12
+#define INLINE static inline __attribute__((always_inline))
+
+typedef struct {
+    int y[TOGETHER], x[TOGETHER];
+    float best[TOGETHER]; /* of the intensities */
+    levels ratio[TOGETHER]; /* log likelihood ratio of each intensity */
+} trial;
+
+/* Lit pixels that a spot of a width at some pixels could reach, in their order. */
+typedef struct {
+    int32_t y[SPAN * SPAN], x[SPAN * SPAN], table[SPAN * SPAN];
+    float n[SPAN * SPAN];
+    size_t count;
+} within;
+
+static void gather(const window *w, int reach, int count, const trial *t, within *lit) {
+    int top = t->y[0], bottom = t->y[0], left = t->x[0], right = t->x[0];
+    for (int c = 1; c < count; c++) {
+        top = t->y[c] < top ? t->y[c] : top, bottom = t->y[c] > bottom ? t->y[c] : bottom;
+        left = t->x[c] < left ? t->x[c] : left, right = t->x[c] > right ? t->x[c] : right;
+    }
+    top = top - reach < -REACH ? -REACH : top - reach, bottom = bottom + reach > REACH ? REACH : bottom + reach;
+    left -= reach, right += reach;
+    size_t kept = 0;
+    for (size_t k = (size_t)w->row_first[top + REACH]; k < (size_t)w->row_first[bottom + REACH + 1]; k++) {
+        lit->y[kept] = w->y[k], lit->x[kept] = w->x[k], lit->table[kept] = w->table[k], lit->n[kept] = w->n[k];
+        kept += (w->x[k] >= left) & (w->x[k] <= right);
+    }
+    lit->count = kept;
+}
+
+/* Sum over the lit pixels what they say for each intensity, at `count` pixels side by side. */
+INLINE void add_up(const float *rows, const within *lit, int beyond, int count, const trial *t, levels *answer) {
+    levels sum[TOGETHER] = {{0}};
+    for (size_t k = 0; k < lit->count; k++)
+        for (int c = 0; c < count; c++) {
+            int dy = lit->y[k] - t->y[c], dx = lit->x[k] - t->x[c], d2 = dy * dy + dx * dx;
+            size_t row = (size_t)(lit->table[k] + (d2 < beyond ? d2 : beyond));
+            sum[c] += lit->n[k] * *(const levels *)(rows + row * LEVELS);
+        }
+    for (int c = 0; c < count; c++) answer[c] = sum[c];
+}
+
+/* Work out the log likelihood ratios for spots of a width at some pixels of the window. */
+FAST static void try_pixels(const window *w, int width, int count, trial *t) {
+    const float *rows = w->gain + (size_t)w->first[width] * LEVELS;
+    int reach = w->reach[width], beyond = reach * reach + 1;
+    within lit;
+    levels sum[TOGETHER];
+    gather(w, reach, count, t, &lit);
+    switch (count) {
+    case 1: add_up(rows, &lit, beyond, 1, t, sum); break;
+    case 2: add_up(rows, &lit, beyond, 2, t, sum); break;
+    case 3: add_up(rows, &lit, beyond, 3, t, sum); break;
+    case 4: add_up(rows, &lit, beyond, 4, t, sum); break;
+    case 5: add_up(rows, &lit, beyond, 5, t, sum); break;
+    case 6: add_up(rows, &lit, beyond, 6, t, sum); break;
+    case 7: add_up(rows, &lit, beyond, 7, t, sum); break;
+    default: add_up(rows, &lit, beyond, 8, t, sum);
+    }
+    for (int c = 0; c < count; c++) {
+        float seen = w->is_hidden ? seen_share(w, width, t->y[c], t->x[c]) : 1;
+        t->ratio[c] = sum[c] - *(const levels *)w->intensity * seen;
+        t->best[c] = -INFINITY;
+        for (int j = 0; j < LEVELS; j++) t->best[c] = t->ratio[c][j] > t->best[c] ? t->ratio[c][j] : t->best[c];
+    }
+}
+
+/* Move to the first of the best of some pixels, if it is better than where the climb is. */
+static void move_to_better(const window *w, int width, trial *t, int count, int at[2], float *best, levels *of_level) {
+    try_pixels(w, width, count, t);
+    for (int c = 0; c < count; c++)
+        if (t->best[c] > *best) *best = t->best[c], at[0] = t->y[c], at[1] = t->x[c], *of_level = t->ratio[c];
+}
+
+/* Climb from the better of two starts to the pixel where a spot of this width explains most; pixels are looked at
+ * once, as none that was is better than where the climb is. */
+static void climb(window *w, int width, int start[2][2], int at[2], levels *of_level) {
+    float best = -INFINITY;
+    trial t = {.y = {start[0][0], start[1][0]}, .x = {start[0][1], start[1][1]}};
+    memset(w->known, 0, sizeof w->known);
+    for (int c = 0; c < 2; c++) w->known[t.y[c] + REACH] |= 1u << (t.x[c] + REACH);
+    move_to_better(w, width, &t, 2, at, &best, of_level);
+    for (int step = 0; step < MAX_STEPS; step++) {
+        int from[2] = {at[0], at[1]}, count = 0;
+        for (int y = from[0] - 1; y <= from[0] + 1; y++)
+            for (int x = from[1] - 1; x <= from[1] + 1; x++) {
+                if (abs(y) > REACH || abs(x) > REACH || w->known[y + REACH] >> (x + REACH) & 1) continue;
+                w->known[y + REACH] |= 1u << (x + REACH);
+                t.y[count] = y, t.x[count++] = x;
+            }
+        if (count) move_to_better(w, width, &t, count, at, &best, of_level);
+        if (at[0] == from[0] && at[1] == from[1]) break;
+    }
+}
+
+/* Average over the intensities; returns the place of the largest in `level`. */
+static float mixed(const window *w, const levels *ratio, int *level) {
+    levels of_level = *ratio;
+    float best = -INFINITY, sum = 0;
+    for (int j = 0; j < LEVELS; j++)
+        if (of_level[j] + w->log_prior[j] > best) best = of_level[j] + w->log_prior[j], *level = j;
+    for (int j = 0; j < LEVELS; j++) sum += expf(of_level[j] + w->log_prior[j] - best);
+    return best + logf(sum);
+}
+
+/* The best spot of each width near the middle of a box; the window was looked at. */
+float best_spots(window *w, int start[2][2], const int32_t middle[2], float *ratio, float *found) {
+    float best = -INFINITY;
+    for (size_t k = 0; k < w->n_widths; k++) {
+        levels of_level = {0};
+        int strongest = 0, at[2] = {start[0][0], start[0][1]};
+        climb(w, (int)k, start, at, &of_level);
+        ratio[k] = mixed(w, &of_level, &strongest) - w->log_chances[k];
+        if (ratio[k] <= best) continue;
+        best = ratio[k];
+        found[SS] = (float)(middle[0] + at[0]), found[FS] = (float)(middle[1] + at[1]);
+        found[WIDTH] = (float)k, found[PHOTONS] = w->intensity[strongest];
+    }
+    return best;
+}

@@ -1,0 +1,66 @@
+/* What the compiled parts of places share: the frame, and the window around a place. None of them touches Python
+ * but `_places.c`. */
+#ifndef HITFINDER_PLACES_H
+#define HITFINDER_PLACES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define FAST __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
+#define FAST
+#endif
+
+#define REACH 14 /* half width of a window */
+#define SPAN (2 * REACH + 1)
+#define MAX_WIDTHS 8
+#define LEVELS 8 /* intensities looked at: one vector */
+
+typedef float levels __attribute__((vector_size(LEVELS * sizeof(float)), aligned(sizeof(float))));
+
+typedef struct {
+    const void *image;
+    const uint8_t *valid;
+    int itemsize;
+    int64_t height, width;
+    float centre[2]; /* of the beam: ss, fs */
+} frame;
+
+typedef struct {
+    const float *gain;  /* (backgrounds, rows, LEVELS): log(1 + intensity share / background) */
+    const float *share; /* (rows): share of a spot's photons in a pixel so far from its centre */
+    const float *intensity, *log_prior; /* (LEVELS) */
+    const float *log_chances; /* (widths): places that chance could choose from */
+    int32_t first[MAX_WIDTHS]; /* row of distance 0 of each width */
+    int32_t reach[MAX_WIDTHS]; /* pixels */
+    float lowest_octave, steps_per_octave; /* of the backgrounds */
+    size_t n_widths, n_rows, n_backgrounds;
+    int n_photons, is_hidden;
+    /* Pixels that are lit, row by row; what is expected there, as the table's first row of that background. */
+    int32_t y[SPAN * SPAN], x[SPAN * SPAN], table[SPAN * SPAN];
+    float n[SPAN * SPAN];
+    int32_t row_first[SPAN + 1]; /* of these, by row */
+    uint32_t hidden[SPAN]; /* a bit for each pixel of a row that cannot be seen */
+    uint32_t known[SPAN]; /* the same for those that the climb under way has been at */
+} window;
+
+/* What a place is: `found` of places.log_ratios. */
+enum { SS, FS, WIDTH, PHOTONS, BACKGROUND, RAISED, N_FOUND };
+
+/* The window around a pixel (`_window.c`). */
+void ask_for(const frame *f, int64_t ss, int64_t fs);
+void look(window *w, const frame *f, int64_t ss, int64_t fs);
+void tame(window *w, float background);
+float seen_share(const window *w, int width, int y, int x);
+float background_per_px(const window *w, float mean, int edge);
+void starts(const window *w, int half, int start[2][2]);
+
+/* The best spot of each width near a pixel (`_climb.c`). */
+float best_spots(window *w, int start[2][2], const int32_t middle[2], float *ratio, float *found);
+
+/* What lies beside a place (`_beside.c`). */
+int32_t row_of(const window *w, float background);
+float raise_background(window *w, const frame *f, const int32_t middle[2], float background);
+
+#endif

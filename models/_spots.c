@@ -1,0 +1,190 @@
+/* Spots at full resolution: a place is followed to the middle of its photons, and measured with three rings. What is
+ * computed is told in spots.py; a test holds it to the same written plainly. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define FAST __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
+#define FAST
+#endif
+
+#define REACH 14 /* half width of the window around a spot */
+#define SPAN (2 * REACH + 1)
+#define ROW 32   /* floats of a row, zeros behind the window */
+#define RIM 2    /* pixels that a position stays away from the window's edge */
+#define LEAST_BACKGROUND 1e-6f
+
+typedef struct {
+    const void *image;
+    const uint8_t *valid;
+    int64_t height, width;
+    int itemsize, n_shifts;
+    float min_kernel, disc_sigma, min_disc, max_disc, gap, prior;
+} frame;
+
+typedef struct {
+    float counts[SPAN][ROW], excess[SPAN][ROW], used[SPAN][ROW]; /* used: 0 or 1 */
+} window;
+
+static uint32_t count_at(const frame *f, int64_t pixel) {
+    if (f->itemsize == 2) return ((const uint16_t *)f->image)[pixel];
+    if (f->itemsize == 1) return ((const uint8_t *)f->image)[pixel];
+    return ((const uint32_t *)f->image)[pixel];
+}
+
+static void look(window *w, const frame *f, int64_t ss0, int64_t fs0, float background) {
+    uint32_t top = (uint32_t)(((uint64_t)1 << 8 * f->itemsize) - 1);
+    memset(w, 0, sizeof *w);
+    for (int i = 0; i < SPAN; i++) {
+        if (ss0 + i < 0 || ss0 + i >= f->height) continue;
+        for (int j = 0; j < SPAN; j++) {
+            if (fs0 + j < 0 || fs0 + j >= f->width) continue;
+            int64_t pixel = (ss0 + i) * f->width + fs0 + j;
+            uint32_t n = count_at(f, pixel);
+            if (n == top || !f->valid[pixel]) continue;
+            w->counts[i][j] = (float)n, w->excess[i][j] = (float)n - background, w->used[i][j] = 1;
+        }
+    }
+}
+
+/* Sums of each column: of the excess under the kernel along ss, and of that times the row. */
+FAST static void weigh_rows(const window *w, const float along_ss[SPAN], float *restrict sum, float *restrict first) {
+    float s[ROW] = {0}, m[ROW] = {0};
+    for (int i = 0; i < SPAN; i++) {
+        float weight = along_ss[i], moment = weight * (float)i;
+        for (int j = 0; j < ROW; j++) s[j] += w->excess[i][j] * weight, m[j] += w->excess[i][j] * moment;
+    }
+    memcpy(sum, s, sizeof s), memcpy(first, m, sizeof m);
+}
+
+static float inside(double at) { return (float)(at < RIM ? RIM : at > SPAN - 1 - RIM ? SPAN - 1 - RIM : at); }
+
+/* Shift a position to the weighted mean of the excess around it, again and again. */
+static void follow(const window *w, int n_shifts, float kernel, float at[2]) {
+    float scale = -0.5f / (kernel * kernel), along_ss[SPAN], along_fs[SPAN], sum[ROW], first[ROW];
+    for (int shift = 0; shift < n_shifts; shift++) {
+        for (int k = 0; k < SPAN; k++) {
+            float y = (float)k - at[0], x = (float)k - at[1];
+            along_ss[k] = expf(scale * y * y), along_fs[k] = expf(scale * x * x);
+        }
+        weigh_rows(w, along_ss, sum, first);
+        double total = 0, ss = 0, fs = 0;
+        for (int k = 0; k < SPAN; k++) {
+            double column = (double)sum[k] * along_fs[k];
+            total += column, fs += column * k, ss += (double)first[k] * along_fs[k];
+        }
+        if (!(total > 0)) break;
+        at[0] = inside(ss / total), at[1] = inside(fs / total);
+    }
+}
+
+typedef struct {
+    float n_in, n_out, area_in, area_out;
+} rings;
+
+FAST static rings measure(const window *w, const float at[2], float disc, float gap_end) {
+    float n_in[ROW] = {0}, n_out[ROW] = {0}, area_in[ROW] = {0}, area_out[ROW] = {0};
+    for (int i = 0; i < SPAN; i++) {
+        float y = (float)i - at[0], y2 = y * y;
+        for (int j = 0; j < ROW; j++) {
+            float x = (float)j - at[1], distance = sqrtf(y2 + x * x), used = w->used[i][j], n = w->counts[i][j];
+            float in = distance <= disc ? used : 0, out = distance > gap_end ? used : 0;
+            out = distance <= REACH ? out : 0;
+            n_in[j] += n * in, n_out[j] += n * out, area_in[j] += in, area_out[j] += out;
+        }
+    }
+    double sum[4] = {0};
+    for (int j = 0; j < ROW; j++) sum[0] += n_in[j], sum[1] += n_out[j], sum[2] += area_in[j], sum[3] += area_out[j];
+    return (rings){(float)sum[0], (float)sum[1], (float)sum[2], (float)sum[3]};
+}
+
+/* Intensity above the local background, and its SNR. */
+static void three_rings(const window *w, const frame *f, const float at[2], float sigma, float background,
+                        float *intensity, float *snr) {
+    float disc = f->disc_sigma * sigma;
+    disc = disc < f->min_disc ? f->min_disc : disc > f->max_disc ? f->max_disc : disc;
+    rings r = measure(w, at, disc, disc + f->gap);
+    float area_out = r.area_out + f->prior / fmaxf(background, LEAST_BACKGROUND), local = (r.n_out + f->prior) / area_out;
+    *intensity = r.n_in - local * r.area_in;
+    *snr = *intensity / sqrtf(fmaxf(r.n_in, 1) + r.area_in * r.area_in * local / area_out);
+}
+
+/* The pixel that a position lies in; what is off the image is just off it. */
+static int64_t pixel_of(float at, int64_t n) {
+    return at > -1 ? at < (float)n ? (int64_t)rintf(at) : n : -1;
+}
+
+enum { SS, FS, SIGMA, BACKGROUND, N_GIVEN };
+enum { INTENSITY = 2, SNR, N_FOUND };
+
+/* Columns of `count` floats each. */
+static void locate(const frame *f, const float *places, float *found, size_t count) {
+    const float *ss = places + SS * count, *fs = places + FS * count;
+    window w;
+    for (size_t k = 0; k < count; k++) {
+        float sigma = places[SIGMA * count + k], background = places[BACKGROUND * count + k];
+        int64_t ss0 = pixel_of(ss[k], f->height) - REACH, fs0 = pixel_of(fs[k], f->width) - REACH;
+        float at[2] = {inside((double)ss[k] - (double)ss0), inside((double)fs[k] - (double)fs0)};
+        look(&w, f, ss0, fs0, background);
+        follow(&w, f->n_shifts, fmaxf(sigma, f->min_kernel), at);
+        three_rings(&w, f, at, sigma, background, found + INTENSITY * count + k, found + SNR * count + k);
+        found[SS * count + k] = at[0] + (float)ss0, found[FS * count + k] = at[1] + (float)fs0;
+    }
+}
+
+static int holds(const Py_buffer *view, const char *name, size_t n, size_t itemsize) {
+    if ((size_t)view->len == n * itemsize && (uintptr_t)view->buf % itemsize == 0) return 1;
+    PyErr_Format(PyExc_ValueError, "%s: %zd bytes; expected %zu aligned ones", name, view->len, n * itemsize);
+    return 0;
+}
+
+PyDoc_STRVAR(locate_doc, "locate(image, valid, (ss, fs), itemsize, places, n_shifts, (min_kernel, disc_sigma, min_disc, "
+                         "max_disc, gap, prior), found) -> None\n\nFill found (4, n), ss, fs, intensity, snr, from places "
+                         "(4, n): ss, fs, sigma, background.");
+
+static PyObject *py_locate(PyObject *Py_UNUSED(module), PyObject *args) {
+    enum { IMAGE, VALID, PLACES, FOUND, N };
+    frame f;
+    Py_buffer v[N];
+    Py_ssize_t height, width;
+    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*i(ffffff)w*", &v[IMAGE], &v[VALID], &height, &width, &f.itemsize,
+                          &v[PLACES], &f.n_shifts, &f.min_kernel, &f.disc_sigma, &f.min_disc, &f.max_disc, &f.gap,
+                          &f.prior, &v[FOUND]))
+        return NULL;
+    size_t count = (size_t)v[PLACES].len / sizeof(float) / N_GIVEN, n_px = (size_t)height * (size_t)width;
+    int fit = (f.itemsize == 1 || f.itemsize == 2 || f.itemsize == 4) && height > 0 && width > 0 && height <= INT32_MAX / width;
+    if (!fit) PyErr_Format(PyExc_ValueError, "%zd x %zd pixels of %d bytes", height, width, f.itemsize);
+    fit = fit && holds(&v[IMAGE], "image", n_px, (size_t)f.itemsize) && holds(&v[VALID], "valid", n_px, 1) &&
+          holds(&v[PLACES], "places", N_GIVEN * count, sizeof(float)) &&
+          holds(&v[FOUND], "found", N_FOUND * count, sizeof(float));
+    if (fit) {
+        f.image = v[IMAGE].buf, f.valid = v[VALID].buf, f.height = height, f.width = width;
+        Py_BEGIN_ALLOW_THREADS
+        locate(&f, v[PLACES].buf, v[FOUND].buf, count);
+        Py_END_ALLOW_THREADS
+    }
+    for (int k = 0; k < N; k++) PyBuffer_Release(&v[k]);
+    return fit ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyMethodDef methods[] = {
+    {"locate", py_locate, METH_VARARGS, locate_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef module = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "_spots",
+    .m_doc = "Spots at full resolution; see _spots.pyi.",
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__spots(void) { return PyModuleDef_Init(&module); }

@@ -1,0 +1,19 @@
+"""Typed face of the compiled module; `spots` is what others call."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+def locate(
+    image: Array,
+    valid: Array,
+    shape: tuple[int, int],
+    itemsize: int,
+    places: Array,
+    n_shifts: int,
+    kernel_disc_gap_prior: tuple[float, float, float, float, float, float],
+    found: Array,
+    /,
+) -> None: ...
