@@ -1,8 +1,8 @@
 """A compressed frame to its pooled maps and its image, in one pass over its blocks.
 
-One rule: the maps are those that `bslz4.decode_into` and `pooling.pool4` make, bit for bit. A block
-is decoded, masked, pooled and counted while it is in the cache, and only the lines of the image
-that hold photons are written: most hold none. Decision record 10.
+One rule: the maps are those that `bslz4.decode_into` and `pooling.pool4` make, to the bit. Each
+block is decoded, masked, pooled and counted while it is in the cache, and only those lines of the
+image are written that hold photons: most hold none. Decision record 10.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Reduction:
         dtype: uint8, uint16 or uint32.
 
     Attributes:
-        image: (ss, fs), counts; pixels that do not count may read 0.
+        image: (ss, fs), counts; 0 where the mask has none.
         sums: `pooled_shape`, uint32, as `pool4` makes them.
         maxima: the same shape and type.
         n_photons: of all pixels that count.
@@ -83,9 +83,9 @@ class Reduction:
         self._is_lit[:] = 1
         bslz4.decode_into(blob, self.image)
         valid = np.unpackbits(mask.view(np.uint8), count=self.image.size, bitorder="little")
-        self.n_photons, self.n_saturated = pool4(
-            self.image, valid.reshape(blob.shape), self.sums, self.maxima
-        )
+        valid = valid.reshape(blob.shape)
+        np.multiply(self.image, valid, out=self.image)
+        self.n_photons, self.n_saturated = pool4(self.image, valid, self.sums, self.maxima)
 
     def _take_planes(self, blob: Blob, body: memoryview, block_bytes: int, mask: Mask) -> None:
         found = _kernels.reduce(

@@ -17,6 +17,7 @@ from hitfinder.sim.detector import DetectorConfig, Protocol, Series, exposure_ti
 from hitfinder.sim.encoding import EncodedImage, Encoder
 from hitfinder.sim.frames import FrameSettings, FrameSource
 from hitfinder.sim.physics import Detector, data_sets
+from hitfinder.stream.messages import Blob, Codec
 
 # Each data set five times, once as a hit.
 POOL = 45
@@ -55,6 +56,13 @@ class BenchFrames:
         produce = stream_v1.image if protocol == "v1" else stream_v2.image
         times = exposure_times(self.config, k)
         return produce(self.config, self._series, k, [self.images[k % POOL]], times)
+
+    def even(self, dtype: str, photons_per_px: float, seed: int) -> Blob:
+        """Return a packed frame that is lit evenly."""
+        rng = np.random.default_rng(seed)
+        image = rng.poisson(photons_per_px, self.config.shape).astype(dtype)
+        payload = Encoder("v2", "bslz4", dtype)(image).payload
+        return Blob("", image.shape, dtype, Codec.BSLZ4, image.itemsize, memoryview(payload))
 
     def memory(self) -> NDArray[np.uint16]:
         """Return a frame's worth of memory, touched, to copy from."""

@@ -24,9 +24,10 @@ from hitfinder.models.judgement import Judgement
 from hitfinder.models.pipeline import Pipeline
 from hitfinder.sim.detector import Protocol
 from hitfinder.stream import bslz4, wire
-from hitfinder.stream.messages import Frame, SeriesStart
+from hitfinder.stream.messages import Blob, Frame, SeriesStart
+from hitfinder.stream.reduction import Reduction, mask_of
 from hitfinder.stream.results import Outcome, Peaks, Record
-from hitfinder.stream.ring import PAGE, Layout, Ring, create_memory
+from hitfinder.stream.ring import Layout, Ring, create_memory
 from hitfinder.stream.series_folder import JudgedFrame, SeriesFolder
 from hitfinder.workers.bench_frames import BenchFrames
 from hitfinder.workers.config import GeometryConfig, WorkersConfig
@@ -40,6 +41,13 @@ SLOTS = 20
 # Frames that a sink writes in one go when the daemon is busy.
 SINK_BATCH = 16
 ROUNDS = 10
+# Evenly lit frames, by pixel type and photons a pixel, and how many of each.
+FLUXES = (
+    *(("uint16", flux) for flux in (0.002, 0.02, 0.2, 2.0)),
+    ("uint8", 0.02),
+    ("uint32", 0.02),
+)
+EVEN = 3
 
 Step = Callable[[int], object]
 
@@ -91,9 +99,8 @@ class Bench:
 
     def __init__(self, frames: BenchFrames, device: str) -> None:
         self._frames, self._device = frames, device
-        n_bytes = frames.memory().nbytes
         most = max(len(image.payload) for image in frames.images)
-        self._layout = Layout(SLOTS, n_bytes + most + 2 * PAGE)
+        self._layout = Layout(SLOTS, most)
         self._fd = create_memory(self._layout)
         self._ring = Ring(self._fd, self._layout)
         start = wire.decode(frames.start())
@@ -107,12 +114,12 @@ class Bench:
         self._received = [self._decoded(k) for k in range(SLOTS)]
         for slot in range(SLOTS):
             self._fill(slot)
-            self._decode(slot)
-        in_force = OperatorGeometry(GeometryConfig()).of_series(start, self._ring.image(0))
-        self._valid = in_force.valid
+        self._images = [bslz4.decode(self._ring.blobs(slot)[0]) for slot in range(SLOTS)]
+        in_force = OperatorGeometry(GeometryConfig()).of_series(start, self._images[0])
+        self._valid, self._mask = in_force.valid, mask_of(in_force.valid)
         self._pipeline = Pipeline(device=device)
         self._context = self._pipeline.begin(in_force.geometry, in_force.valid)
-        self._pooled = [pool(self._ring.image(s), self._valid) for s in range(SLOTS)]
+        self._pooled = [pool(image, self._valid) for image in self._images]
 
     def __enter__(self) -> Bench:
         return self
@@ -136,8 +143,19 @@ class Bench:
             _Timed("decode V2 message (CBOR)", lambda k: self._read("v2", k)),
             _Timed("decode V1 message (JSON + parts)", lambda k: self._read("v1", k)),
             _Timed("header and packed bytes into a slot", lambda k: self._fill(k % SLOTS)),
-            _Timed("bslz4 decode into the slot", lambda k: self._decode(k % SLOTS)),
-            _Timed("pool 4 x 4", lambda k: pool(self._ring.image(k % SLOTS), self._valid)),
+            _Timed(
+                "decode, mask and pool in one pass",
+                self._reducing([self._ring.blobs(s)[0] for s in range(SLOTS)]),
+            ),
+            *(
+                _Timed(
+                    f"  the same, {dtype}, {flux:g} photons a pixel",
+                    self._reducing([self._frames.even(dtype, flux, k) for k in range(EVEN)]),
+                )
+                for dtype, flux in FLUXES
+            ),
+            _Timed("bslz4 decode alone", lambda k: self._decode(k % SLOTS)),
+            _Timed("pool 4 x 4 alone", lambda k: pool(self._images[k % SLOTS], self._valid)),
             _Timed(f"judge a blank, {judge}", self._judging(blanks, batch), batch, clock),
             _Timed(f"judge a hit, {judge}", self._judging(hits, batch), batch, clock),
             _Timed("record out of the slot", lambda k: self._ring.record(k % SLOTS)),
@@ -168,10 +186,15 @@ class Bench:
         self._ring.store_blobs(slot, frame.blobs)
 
     def _decode(self, slot: int) -> None:
-        bslz4.decode_into(self._ring.blobs(slot)[0], self._ring.image(slot))
+        bslz4.decode_into(self._ring.blobs(slot)[0], self._images[slot])
+
+    def _reducing(self, blobs: list[Blob]) -> Step:
+        # A frame is reduced while the one before it is judged.
+        memory = [Reduction(blobs[0].shape, blobs[0].dtype) for _ in range(2)]
+        return lambda k: memory[k % 2].take(blobs[k % len(blobs)], self._mask)
 
     def _judge(self, slots: list[int]) -> list[Judgement]:
-        images = [self._ring.image(s) for s in slots]
+        images = [self._images[s] for s in slots]
         # As the worker does: on a GPU pooling is a part of judging.
         pooled = [self._pooled[s] for s in slots] if self._device == "cpu" else None
         return self._pipeline.judge(images, self._context, pooled)
