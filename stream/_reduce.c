@@ -203,7 +203,9 @@ AVX512 static inline void make_line_avx512(const lit_planes *lit, size_t elem, s
         else
             made = _mm512_mask_add_epi32(made, (__mmask16)is_set, made, _mm512_set1_epi32((int)value));
     }
-    _mm512_storeu_si512(to, made);
+    /* Few lines are read again: past the caches, where the next frame's bytes are wanted. */
+    if ((uintptr_t)to % 64 == 0) _mm512_stream_si512((__m512i *)(void *)to, made);
+    else _mm512_storeu_si512(to, made);
 }
 
 AVX512 static inline int any_bit_avx512(const words *v) { return _mm512_test_epi64_mask((__m512i)*v, (__m512i)*v) != 0; }
@@ -344,6 +346,7 @@ INLINE void reduce_any(reduction *r, const uint8_t *planes, size_t n_bytes, mach
 #if HAVE_X86
 AVX512 static void reduce_avx512(reduction *r, const uint8_t *planes, size_t n_bytes) {
     reduce_any(r, planes, n_bytes, (machine){make_line_avx512, any_bit_avx512});
+    _mm_sfence();
 }
 
 AVX2 static void reduce_avx2(reduction *r, const uint8_t *planes, size_t n_bytes) {

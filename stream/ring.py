@@ -270,7 +270,8 @@ class Ring:
         header, at = self.slots[slot], 0
         if len(blobs) > MAX_BLOBS:
             raise RingError(f"{len(blobs)} channels in one frame; expected <= {MAX_BLOBS}")
-        need = sum(len(b.payload) for b in blobs)
+        # The image is not kept here, but what a worker makes room for is bounded as well.
+        need = max(sum(len(b.payload) for b in blobs), blobs[0].n_bytes)
         if need > self.layout.slot_bytes:
             raise RingError(
                 f"frame {header['frame']} of series {header['series']}: a slot holds "

@@ -59,6 +59,7 @@ class RingConfig(msgspec.Struct, forbid_unknown_fields=True):
 
     slots: int = 64
     slot_bytes: int = 40 << 20
+    """Most bytes of a frame, packed and decoded; only its packed bytes lie in the ring."""
     when_full: Literal["drop", "block"] = "drop"
     """`drop`: stop reading for ten seconds, then drop and count; `block`: wait."""
 

@@ -62,6 +62,15 @@ def test_a_frame_larger_than_a_slot_says_what_to_raise(ring: Ring) -> None:
         fill(ring, 9, image)
 
 
+def test_an_image_larger_than_a_slot_is_refused_however_well_it_is_packed(ring: Ring) -> None:
+    slot = ring.take_free()
+    assert slot is not None
+    ring.describe(slot, FrameHeader(7, 9), key=1, t_received_ns=5)
+    blob = Blob("threshold_1", (200, 200), "uint16", Codec.BSLZ4, 2, memoryview(bytes(99)))
+    with pytest.raises(RingError, match=r"needs 80000; raise ring\.slot_bytes"):
+        ring.store_blobs(slot, (blob,))
+
+
 def test_the_most_recently_freed_slot_is_handed_out_next(ring: Ring) -> None:
     taken = [ring.take_free() for _ in range(4)]
     assert ring.take_free() is None
