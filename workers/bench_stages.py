@@ -99,8 +99,7 @@ class Bench:
 
     def __init__(self, frames: BenchFrames, device: str) -> None:
         self._frames, self._device = frames, device
-        most = max(len(image.payload) for image in frames.images)
-        self._layout = Layout(SLOTS, most)
+        self._layout = Layout(SLOTS, frames.memory().nbytes)
         self._fd = create_memory(self._layout)
         self._ring = Ring(self._fd, self._layout)
         start = wire.decode(frames.start())
