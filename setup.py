@@ -8,7 +8,9 @@ setup(
     ext_modules=[
         Extension(
             "hitfinder.stream._kernels",
-            sources=[f"stream/_{name}.c" for name in ("kernels", "lz4", "unshuffle", "pool")],
+            sources=[
+                f"stream/_{name}.c" for name in ("kernels", "lz4", "unshuffle", "pool", "reduce")
+            ],
             depends=["stream/_kernels.h"],
             extra_compile_args=FLAGS,
         ),

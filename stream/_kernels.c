@@ -38,28 +38,40 @@ static int say_bad_block(fault *wrong, size_t block, size_t n_block, size_t n, c
     return 0;
 }
 
-/* Bitshuffled LZ4 blocks: each decoded into `scratch`, which stays in the L1 cache, then transposed. */
-static int decode_bslz4(const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out, size_t elem_size,
-                        size_t block_bytes, uint8_t *scratch, fault *wrong) {
+/* Takes the bit planes of one block, n_bytes of them, with LZ4_SLACK readable bytes behind. */
+typedef void take_planes(void *to, const uint8_t *planes, size_t n_bytes);
+
+/* Bitshuffled LZ4 blocks that make n_out bytes: each decoded into `scratch`, which stays in the L1 cache.
+ * What is too little for planes (n_out modulo 8 elements) follows as it is: `in` is left there. */
+static int walk_bslz4(const uint8_t **in, size_t n_in, size_t n_out, size_t elem_size, size_t block_bytes,
+                      uint8_t *scratch, take_planes *take, void *to, fault *wrong) {
     size_t n_leftover = n_out % (8 * elem_size);
     size_t n_left = n_out - n_leftover;
     for (size_t block = 0; n_left; block++) {
         size_t n = smaller(n_left, block_bytes), n_block;
-        if (!take_block(&in, &n_in, block, &n_block, wrong)) return 0;
-        const char *why = lz4_decode(in, n_block, scratch, n, LZ4_SLACK);
+        if (!take_block(in, &n_in, block, &n_block, wrong)) return 0;
+        const char *why = lz4_decode(*in, n_block, scratch, n, LZ4_SLACK);
         if (why) return say_bad_block(wrong, block, n_block, n, why);
-        bit_unshuffle(scratch, out, n, elem_size);
-        in += n_block, n_in -= n_block;
-        out += n, n_left -= n;
+        take(to, scratch, n);
+        *in += n_block, n_in -= n_block, n_left -= n;
     }
-    if (n_in != n_leftover) {
-        snprintf(wrong->text, sizeof wrong->text, "%zu bytes behind the last block, expected %zu", n_in,
-                 n_leftover);
-        return 0;
-    }
-    memcpy(out, in, n_leftover);
-    return 1;
+    if (n_in == n_leftover) return 1;
+    snprintf(wrong->text, sizeof wrong->text, "%zu bytes behind the last block, expected %zu", n_in, n_leftover);
+    return 0;
 }
+
+typedef struct {
+    uint8_t *out;
+    size_t elem_size;
+} pixels;
+
+static void unshuffle(void *to, const uint8_t *planes, size_t n_bytes) {
+    pixels *p = to;
+    bit_unshuffle(planes, p->out, n_bytes, p->elem_size);
+    p->out += n_bytes;
+}
+
+static void reduce(void *to, const uint8_t *planes, size_t n_bytes) { reduce_block(to, planes, n_bytes); }
 
 /* HDF5-framed LZ4: no shuffle, the last block is shorter, a block as long as its pixels is raw. */
 static int decode_lz4_blocks(const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out, size_t block_bytes,
@@ -85,6 +97,15 @@ static PyObject *verdict(int is_good, const fault *wrong) {
     return PyUnicode_FromString(wrong->text);
 }
 
+/* Bounded by the image, whatever block size was announced. */
+static size_t scratch_bytes(size_t block_bytes, size_t n_out) {
+    return smaller(block_bytes, n_out) + LZ4_SLACK + SCRATCH_ALIGNMENT;
+}
+
+static uint8_t *aligned(uint8_t *memory) {
+    return memory + (SCRATCH_ALIGNMENT - (uintptr_t)memory % SCRATCH_ALIGNMENT);
+}
+
 PyDoc_STRVAR(bslz4_doc, "bslz4(body, out, elem_size, block_bytes) -> str | None\n\n"
                         "Decode bitshuffled LZ4 blocks (no header) that fill `out`.");
 
@@ -101,17 +122,17 @@ static PyObject *py_bslz4(PyObject *Py_UNUSED(module), PyObject *args) {
                      "of 8 elements", elem_size, block_bytes);
         goto done;
     }
-    /* Bounded by the image, whatever block size was announced. */
-    size_t n_scratch = smaller((size_t)block_bytes, (size_t)out.len) + LZ4_SLACK + SCRATCH_ALIGNMENT;
-    uint8_t *memory = PyMem_RawMalloc(n_scratch);
+    uint8_t *memory = PyMem_RawMalloc(scratch_bytes((size_t)block_bytes, (size_t)out.len));
     if (!memory) {
         PyErr_NoMemory();
         goto done;
     }
-    uint8_t *scratch = memory + (SCRATCH_ALIGNMENT - (uintptr_t)memory % SCRATCH_ALIGNMENT);
+    const uint8_t *in = body.buf;
+    pixels to = {out.buf, (size_t)elem_size};
     Py_BEGIN_ALLOW_THREADS
-    is_good = decode_bslz4(body.buf, (size_t)body.len, out.buf, (size_t)out.len, (size_t)elem_size,
-                           (size_t)block_bytes, scratch, &wrong);
+    is_good = walk_bslz4(&in, (size_t)body.len, (size_t)out.len, (size_t)elem_size, (size_t)block_bytes,
+                         aligned(memory), unshuffle, &to, &wrong);
+    if (is_good) memcpy(to.out, in, (size_t)out.len % (8 * (size_t)elem_size));
     Py_END_ALLOW_THREADS
     PyMem_RawFree(memory);
     result = verdict(is_good, &wrong);
@@ -197,6 +218,66 @@ static PyObject *py_pool4(PyObject *Py_UNUSED(module), PyObject *args) {
                                (unsigned long long)counts.n_saturated);
     }
     for (int i = 0; i < 4; i++) PyBuffer_Release(&view[i]);
+    return result;
+}
+
+/* What must hold of a frame for its planes to be pooled as they are. */
+static int check_reduction(const Py_buffer *view, size_t n_ss, size_t n_fs, size_t elem_size, size_t block_bytes) {
+    const size_t n_px = n_ss * n_fs, n_bytes = n_px * elem_size, n_fields = (n_ss / 4 + (n_ss % 4 != 0)) * (n_fs / 4);
+    if (n_fs % 4 == 0 && n_px % 8 == 0 && block_bytes && block_bytes % (64 * elem_size) == 0 &&
+        (size_t)view[1].len == (n_px + 63) / 64 * 8 && (size_t)view[2].len == n_bytes &&
+        (size_t)view[3].len == (n_bytes + 63) / 64 && (size_t)view[4].len == 4 * n_fields &&
+        (size_t)view[5].len == 4 * n_fields && (uintptr_t)view[1].buf % 8 == 0 &&
+        (uintptr_t)view[2].buf % elem_size == 0 && (uintptr_t)view[4].buf % 4 == 0 &&
+        (uintptr_t)view[5].buf % 4 == 0)
+        return 1;
+    PyErr_Format(PyExc_ValueError, "valid, image, is_lit, sums, maxima of %zd, %zd, %zd, %zd, %zd bytes do not fit "
+                 "(%zu, %zu) pixels of %zu bytes in blocks of %zu, or are not aligned", view[1].len, view[2].len,
+                 view[3].len, view[4].len, view[5].len, n_ss, n_fs, elem_size, block_bytes);
+    return 0;
+}
+
+PyDoc_STRVAR(reduce_doc, "reduce(body, valid, image, is_lit, sums, maxima, n_ss, n_fs, elem_size, block_bytes)"
+                         " -> tuple[int, int] | str\n\n"
+                         "Decode bitshuffled LZ4 blocks (no header), pool them, and make the image that is lit.");
+
+static PyObject *py_reduce(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer view[6];
+    Py_ssize_t n_ss, n_fs, elem_size, block_bytes;
+    PyObject *result = NULL;
+    fault wrong;
+    int is_good;
+    if (!PyArg_ParseTuple(args, "y*y*w*w*w*w*nnnn", &view[0], &view[1], &view[2], &view[3], &view[4], &view[5],
+                          &n_ss, &n_fs, &elem_size, &block_bytes))
+        return NULL;
+    if (n_ss < 0 || n_fs < 0 || (n_fs && n_ss > PY_SSIZE_T_MAX / 8 / n_fs) || block_bytes < 0 ||
+        (elem_size != 1 && elem_size != 2 && elem_size != 4)) {
+        PyErr_Format(PyExc_ValueError, "shape (%zd, %zd), elem_size %zd, block_bytes %zd: out of range", n_ss, n_fs,
+                     elem_size, block_bytes);
+        goto done;
+    }
+    if (!check_reduction(view, (size_t)n_ss, (size_t)n_fs, (size_t)elem_size, (size_t)block_bytes)) goto done;
+    const size_t n_scratch = scratch_bytes((size_t)block_bytes, (size_t)view[2].len);
+    uint8_t *memory = PyMem_RawMalloc(n_scratch + reduction_bytes((size_t)n_fs));
+    if (!memory) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    reduction r = {.elem = (size_t)elem_size, .n_ss = (size_t)n_ss, .n_fs = (size_t)n_fs, .valid = view[1].buf,
+                   .image = view[2].buf, .is_lit = view[3].buf, .sums = view[4].buf, .maxima = view[5].buf};
+    const uint8_t *in = view[0].buf;
+    Py_BEGIN_ALLOW_THREADS
+    reduce_begin(&r, memory + n_scratch);
+    is_good = walk_bslz4(&in, (size_t)view[0].len, (size_t)view[2].len, r.elem, (size_t)block_bytes,
+                         aligned(memory), reduce, &r, &wrong);
+    Py_END_ALLOW_THREADS
+    PyMem_RawFree(memory);
+    const pool_counts counts = reduce_end(&r);
+    result = is_good ? Py_BuildValue("KK", (unsigned long long)counts.n_photons,
+                                     (unsigned long long)counts.n_saturated)
+                     : PyUnicode_FromString(wrong.text);
+done:
+    for (int i = 0; i < 6; i++) PyBuffer_Release(&view[i]);
     return result;
 }
 
@@ -290,6 +371,7 @@ static PyMethodDef methods[] = {
     {"lz4_blocks", py_lz4_blocks, METH_VARARGS, lz4_blocks_doc},
     {"lz4_block", py_lz4_block, METH_VARARGS, lz4_block_doc},
     {"pool4", py_pool4, METH_VARARGS, pool4_doc},
+    {"reduce", py_reduce, METH_VARARGS, reduce_doc},
     {"load_u32", (PyCFunction)(void (*)(void))py_load_u32, METH_FASTCALL, load_u32_doc},
     {"store_u32", (PyCFunction)(void (*)(void))py_store_u32, METH_FASTCALL, store_u32_doc},
     {"cas_u32", (PyCFunction)(void (*)(void))py_cas_u32, METH_FASTCALL, cas_u32_doc},

@@ -20,6 +20,19 @@ def pool4(
     itemsize: int,
     /,
 ) -> tuple[int, int]: ...
+def reduce(
+    body: Buffer,
+    valid: Buffer,
+    image: Buffer,
+    is_lit: Buffer,
+    sums: Buffer,
+    maxima: Buffer,
+    n_ss: int,
+    n_fs: int,
+    elem_size: int,
+    block_bytes: int,
+    /,
+) -> tuple[int, int] | str: ...
 def load_u32(buffer: Buffer, offset: int, /) -> int: ...
 def store_u32(buffer: Buffer, offset: int, value: int, /) -> None: ...
 def cas_u32(buffer: Buffer, offset: int, expected: int, new: int, /) -> bool: ...

@@ -62,7 +62,8 @@ def _decode(blob: Blob, out: Pixels) -> str | None:
     """Return what is wrong with the blob, or None."""
     match blob.codec:
         case Codec.BSLZ4:
-            return _decode_bslz4(blob, out)
+            body, block_bytes = blocks_of(blob)
+            return _kernels.bslz4(body, out, blob.elem_size, block_bytes)
         case Codec.LZ4_HDF5:
             block_bytes = _block_bytes(blob)
             return _kernels.lz4_blocks(blob.payload[HEADER.size :], out, block_bytes)
@@ -75,16 +76,24 @@ def _decode(blob: Blob, out: Pixels) -> str | None:
             return None
 
 
-def _decode_bslz4(blob: Blob, out: Pixels) -> str | None:
+def blocks_of(blob: Blob) -> tuple[memoryview, int]:
+    """Return the blocks of a bitshuffled blob, without header, and the bytes that one makes.
+
+    Raises:
+        WireError: another size than the image's, or elements or blocks that the format has not.
+    """
+    start = f"{blob.codec} blob of {len(blob.payload)} bytes: "
     if blob.elem_size not in (1, 2, 4, 8):
-        return f"shuffled in elements of {blob.elem_size} bytes; expected 1, 2, 4 or 8"
+        raise WireError(
+            f"{start}shuffled in elements of {blob.elem_size} bytes; expected 1, 2, 4 or 8"
+        )
     body, block_bytes = blob.payload, DEFAULT_BLOCK_BYTES
     if blob.has_header:
         body, block_bytes = blob.payload[HEADER.size :], _block_bytes(blob)
     group = 8 * blob.elem_size
     if block_bytes % group:
-        return f"blocks of {block_bytes} bytes; expected a multiple of {group}"
-    return _kernels.bslz4(body, out, blob.elem_size, block_bytes)
+        raise WireError(f"{start}blocks of {block_bytes} bytes; expected a multiple of {group}")
+    return body, block_bytes
 
 
 def _block_bytes(blob: Blob) -> int:

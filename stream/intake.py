@@ -1,4 +1,4 @@
-"""Messages into the ring: which series, which slot, bytes copied, image decoded.
+"""Messages into the ring: which series, which slot, bytes copied.
 
 The same intake serves the wire (receiver.py) and recorded runs (reader.py). One rule: a frame is
 marked seen only once all its bytes are in a slot, so a killed process loses at most the one
@@ -11,11 +11,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hitfinder.stream import bslz4
 from hitfinder.stream.errors import RingError, WireError
+from hitfinder.stream.malformed import Malformed
 from hitfinder.stream.messages import (
     Blob,
     Frame,
@@ -39,13 +38,12 @@ CHECK_S = 0.02
 
 
 class Intake:
-    """Takes messages, fills slots, decodes them on its threads.
+    """Takes messages and fills slots.
 
     Args:
         ring: the shared memory.
         bells: doorbells; rings `worker` and `sink`.
         runtime: folder where headers are left for the other processes.
-        n_decoders: decoder threads.
         when_full: `drop` holds for `MAX_HOLD_S`, then drops and counts; `block` waits.
         beat: called while waiting, to show that the process lives and whether it should go on.
     """
@@ -56,17 +54,15 @@ class Intake:
         bells: Bells,
         runtime: Path,
         *,
-        n_decoders: int,
         when_full: str,
         beat: Callable[[], bool],
     ) -> None:
         self.ring, self.bells, self.runtime = ring, bells, runtime
         self.series = SeriesTable(ring)
         self.when_full, self.beat = when_full, beat
-        self._decoders = ThreadPoolExecutor(n_decoders, "decoder")
+        self._malformed = Malformed(ring)
         self._dropping = False
         self._close_requests = -1
-        self._malformed_logged_ns, self._malformed_unlogged = 0, 0
 
     def take(self, message: Message | WireError) -> None:
         """Put one message where it belongs; malformed ones are counted, never raised."""
@@ -82,7 +78,7 @@ class Intake:
 
     def malformed(self, error: WireError) -> None:
         """Count a malformed message, name it, and give its frame a verdict where one is known."""
-        self._name(str(error))
+        self._malformed.note(str(error))
         if error.series is not None and error.frame is not None:
             self._take_corrupt(FrameHeader(error.series, error.frame), str(error))
 
@@ -102,34 +98,15 @@ class Intake:
             state = self.ring.state_of(slot)
             header = self.ring.slots[slot]
             entry = self.series.entry_of(int(header["key"]))
-            if state is State.FILLING:
-                if header["seq"] == 0 or entry is None:
-                    self.ring.release(slot)
-                    continue
-                self._see(entry, int(header["frame"]))
-                self._settle(slot, Outcome.LOST, "the receiver died while taking it")
-            elif state in (State.RECEIVED, State.DECODING):
-                if entry is not None:
-                    self._see(entry, int(header["frame"]))
-                self.ring.set_state(slot, State.RECEIVED)
-                self._decoders.submit(self._decode, slot)
-
-    def close(self) -> None:
-        """Finish the frames in the decoders' hands."""
-        self._decoders.shutdown(wait=True)
+            if state is not State.FILLING:
+                continue
+            if header["seq"] == 0 or entry is None:
+                self.ring.release(slot)
+                continue
+            self._see(entry, int(header["frame"]))
+            self._settle(slot, Outcome.LOST, "the receiver died while taking it")
 
     # ------------------------------------------------------------------------------------
-
-    def _name(self, text: str) -> None:
-        """Count a malformed message and name it in `status` and, once a second, in the log."""
-        self.ring.next("n_malformed")
-        self.ring.note_error(text)
-        now_ns = time.monotonic_ns()
-        if now_ns - self._malformed_logged_ns > 1_000_000_000:
-            log.warning("malformed message: %s (%d more)", text, self._malformed_unlogged)
-            self._malformed_logged_ns, self._malformed_unlogged = now_ns, 0
-        else:
-            self._malformed_unlogged += 1
 
     def _take_start(self, start: SeriesStart) -> None:
         while (entry := self.series.start(start, time.monotonic_ns())) is None:
@@ -162,9 +139,10 @@ class Intake:
             self._see(entry, frame.header.frame)
             self._settle(slot, Outcome.DROPPED, str(error))
             return
-        self.ring.set_state(slot, State.RECEIVED)
+        # Seen before it is handed on: a worker may be done with it before we are killed.
         self._see(entry, frame.header.frame)
-        self._decoders.submit(self._decode, slot)
+        self.ring.set_state(slot, State.RECEIVED)
+        self.bells.ring("worker")
 
     def _take_corrupt(self, header: FrameHeader, reason: str) -> None:
         entry = self._admit(header, None)
@@ -197,7 +175,9 @@ class Intake:
         admission = self.series.admit(entry, header.frame, time.monotonic_ns())
         if admission is Admission.ABSURD:
             expected = int(self.series.entries["expected"][entry])
-            self._name(f"frame {header.frame} of series {series}: the header announced {expected}")
+            self._malformed.note(
+                f"frame {header.frame} of series {series}: the header announced {expected}"
+            )
         if admission is not Admission.ADMIT:
             return None
         if not self.series.entries["has_start"][entry]:
@@ -228,19 +208,6 @@ class Intake:
         self.bells.wait("receiver", CHECK_S)
         self.seal()
         return self.beat()
-
-    def _decode(self, slot: int) -> None:
-        if not self.ring.claim(slot, State.RECEIVED, State.DECODING):
-            return
-        try:
-            bslz4.decode_into(self.ring.blobs(slot)[0], self.ring.image(slot))
-        except WireError as error:
-            header = self.ring.slots[slot]
-            self._name(f"frame {header['frame']} of series {header['series']}: {error}")
-            self._settle(slot, Outcome.CORRUPT, str(error))
-            return
-        self.ring.set_state(slot, State.DECODED)
-        self.bells.ring("worker")
 
     def _leave_headerless(self, entry: int, header: FrameHeader, blob: Blob | None) -> None:
         if header_path(self.runtime, int(self.series.entries["key"][entry])).exists():

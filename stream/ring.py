@@ -4,8 +4,8 @@ One rule: a slot's state word is written last by the process that finished a ste
 dies, the survivors can read from memory alone what is done and what is to do again. The memory
 is an anonymous file (memfd): it is nowhere by name and vanishes with its last process.
 
-    FREE -> FILLING -> RECEIVED -> DECODING -> DECODED -> JUDGING -> JUDGED -> STORED -> FREE
-    free    receiver's threads (intake.py)     worker                sink      supervisor
+    FREE -> FILLING -> RECEIVED -> JUDGING -> JUDGED -> STORED -> FREE
+            receiver (intake.py)   worker     sink      supervisor
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import math
 import mmap
 import os
 import select
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.stream import _kernels
-from hitfinder.stream.bslz4 import Pixels
 from hitfinder.stream.errors import RingError
 from hitfinder.stream.messages import MAX_FRAMES, Blob, Codec, FrameHeader
 from hitfinder.stream.packed import Packed
@@ -48,11 +46,9 @@ class State(IntEnum):
     FREE = 0
     FILLING = 1
     RECEIVED = 2
-    DECODING = 3
-    DECODED = 4
-    JUDGING = 5
-    JUDGED = 6
-    STORED = 7
+    JUDGING = 3
+    JUDGED = 4
+    STORED = 5
 
 
 class Seen(IntEnum):
@@ -82,7 +78,7 @@ _PLACE = [("reason", "S160"), ("row", "i8"), ("file", "S64")]
 SLOT = np.dtype(
     [("seq", "u8"), ("freed_ns", "u8")]
     + _FRAME
-    + [("image_offset", "u8"), ("n_blobs", "u4"), ("blobs", BLOB, MAX_BLOBS)]
+    + [("n_blobs", "u4"), ("blobs", BLOB, MAX_BLOBS)]
     + _VERDICT
     + _PLACE,
     align=True,
@@ -124,7 +120,7 @@ SERIES = np.dtype(
     align=True,
 )
 CONTROL = np.dtype(
-    [("stop", "u4"), ("source_done", "u4"), ("next_key", "u4"), ("next_seq", "u8")]
+    [("stop", "u4"), ("source_done", "u4"), ("next_key", "u8"), ("next_seq", "u8")]
     + [("close_requests", "u8")]
     + [("n_messages", "u8"), ("n_bytes", "u8"), ("n_malformed", "u8"), ("n_stale", "u8")]
     + [("source_position", "u8"), ("source_total", "i8"), ("connected", "u4")]
@@ -133,6 +129,10 @@ CONTROL = np.dtype(
     + [("n_hot", "u4", MAX_ROLES)],
     align=True,
 )
+# Where the counters lie in it.
+COUNTERS = {
+    name: int(place[1]) for name, place in (CONTROL.fields or {}).items() if place[0] == np.uint64
+}
 # Two copies each, the active one whole; see evidence.py.
 COUNTS = np.dtype(
     [("key", "u4"), ("version", "u4"), ("n_bins", "u4"), ("n_frames", "u8"), ("last_seq", "u8")]
@@ -218,7 +218,7 @@ class Ring:
         # Views of what is asked at every wake-up; a state is the low byte of its word.
         self._low_bytes = self.states.view(np.uint8)[::4]
         self._seq, self._freed_ns = self.slots["seq"], self.slots["freed_ns"]
-        self._counting = threading.Lock()
+        self._control_at = at["control"]
 
     # States -----------------------------------------------------------------------------
 
@@ -290,7 +290,7 @@ class Ring:
         self._seq[slot] = self.next("next_seq")
 
     def store_blobs(self, slot: int, blobs: tuple[Blob, ...]) -> None:
-        """Copy the compressed bytes of all channels into the slot and reserve the image's place.
+        """Copy the compressed bytes of all channels into the slot.
 
         Raises:
             RingError: more than `MAX_BLOBS` channels, or the slot is too small; the text says
@@ -299,8 +299,8 @@ class Ring:
         header = self.slots[slot]
         if len(blobs) > MAX_BLOBS:
             raise RingError(f"{len(blobs)} channels in one frame; expected <= {MAX_BLOBS}")
-        # The image lies behind the blobs, on a page of its own for aligned vector stores.
-        need = _pages(sum(len(b.payload) for b in blobs)) + blobs[0].n_bytes
+        # The image is not kept here, but what a worker makes room for is bounded as well.
+        need = max(sum(len(b.payload) for b in blobs), blobs[0].n_bytes)
         if need > self.layout.slot_bytes:
             raise RingError(
                 f"frame {header['frame']} of series {header['series']}: a slot holds "
@@ -323,7 +323,7 @@ class Ring:
                 n,
             )
             at += n
-        header["n_blobs"], header["image_offset"] = len(blobs), _pages(at)
+        header["n_blobs"] = len(blobs)
 
     def blobs(self, slot: int) -> tuple[Blob, ...]:
         """Return the channels of a slot as received; payloads borrow the slot."""
@@ -344,16 +344,6 @@ class Ring:
                 )
             )
         return tuple(found)
-
-    def image(self, slot: int) -> Pixels:
-        """Return the decoded image's place in the slot: (ss, fs), uint8/16/32, borrowed."""
-        header = self.slots[slot]
-        blob = header["blobs"][0]
-        shape, dtype = (int(blob["ss"]), int(blob["fs"])), np.dtype(blob["dtype"].decode())
-        start = int(header["image_offset"])
-        flat = self.payload[slot, start : start + shape[0] * shape[1] * dtype.itemsize]
-        pixels: Pixels = flat.view(dtype).reshape(shape)
-        return pixels
 
     def settle(self, slot: int, outcome: Outcome, reason: str) -> None:
         """Give a frame a verdict that needs no judging, and pass it to the sink."""
@@ -408,16 +398,14 @@ class Ring:
     # Counters ---------------------------------------------------------------------------
 
     def next(self, counter: str) -> int:
-        """Count up one of the control words (each has one writing process) and return it."""
-        with self._counting:
-            self.control[counter][0] += 1
-            return int(self.control[counter][0])
+        """Count up one of the control words, whoever else counts it too, and return it."""
+        offset = self._control_at + COUNTERS[counter]
+        return _kernels.add_u64(self.memory, offset, 1)
 
     def note_error(self, text: str) -> None:
         """Keep the text of a malformed message for `status`; the oldest falls out."""
-        n = int(self.control["n_errors"][0])
-        self.control["errors"][0, n % ERROR_LINES] = text.encode()[:240]
-        self.control["n_errors"][0] = n + 1
+        n = self.next("n_errors")
+        self.control["errors"][0, (n - 1) % ERROR_LINES] = text.encode()[:240]
 
     def errors(self) -> list[str]:
         """Return the latest malformed messages' texts, oldest first."""

@@ -24,9 +24,10 @@ from hitfinder.models.judgement import Judgement
 from hitfinder.models.pipeline import Pipeline
 from hitfinder.sim.detector import Protocol
 from hitfinder.stream import bslz4, wire
-from hitfinder.stream.messages import Frame, SeriesStart
+from hitfinder.stream.messages import Blob, Frame, SeriesStart
+from hitfinder.stream.reduction import Reduction, mask_of
 from hitfinder.stream.results import Outcome, Peaks, Record
-from hitfinder.stream.ring import PAGE, Layout, Ring, create_memory
+from hitfinder.stream.ring import Layout, Ring, create_memory
 from hitfinder.stream.series_folder import JudgedFrame, SeriesFolder
 from hitfinder.workers.bench_frames import BenchFrames, Memcpy
 from hitfinder.workers.config import GeometryConfig, WorkersConfig
@@ -94,9 +95,7 @@ class Bench:
 
     def __init__(self, frames: BenchFrames, device: str) -> None:
         self._frames, self._device = frames, device
-        n_bytes = frames.memory().nbytes
-        most = max(len(image.payload) for image in frames.images)
-        self._layout = Layout(SLOTS, n_bytes + most + 2 * PAGE)
+        self._layout = Layout(SLOTS, frames.memory().nbytes)
         self._fd = create_memory(self._layout)
         self._ring = Ring(self._fd, self._layout)
         start = wire.decode(frames.start())
@@ -110,12 +109,12 @@ class Bench:
         self._received = [self._decoded(k) for k in range(SLOTS)]
         for slot in range(SLOTS):
             self._fill(slot)
-            self._decode(slot)
-        in_force = OperatorGeometry(GeometryConfig()).of_series(start, self._ring.image(0))
-        self._valid = in_force.valid
+        self._images = [bslz4.decode(self._ring.blobs(slot)[0]) for slot in range(SLOTS)]
+        in_force = OperatorGeometry(GeometryConfig()).of_series(start, self._images[0])
+        self._valid, self._mask = in_force.valid, mask_of(in_force.valid)
         self._pipeline = Pipeline(device=device)
         self._context = self._pipeline.begin(in_force.geometry, in_force.valid)
-        self._pooled = [pool(self._ring.image(s), self._valid) for s in range(SLOTS)]
+        self._pooled = [pool(image, self._valid) for image in self._images]
 
     def __enter__(self) -> Bench:
         return self
@@ -145,13 +144,12 @@ class Bench:
                 {"receiver": 1},
             ),
             _Timed(
-                "bslz4 decode into the slot", lambda k: self._decode(k % SLOTS), {"receiver": 1}
-            ),
-            _Timed(
-                "pool 4 x 4",
-                lambda k: pool(self._ring.image(k % SLOTS), self._valid),
+                "decode, mask and pool in one pass",
+                self._reducing([self._ring.blobs(s)[0] for s in range(SLOTS)]),
                 {"worker": 1},
             ),
+            _Timed("bslz4 decode alone", lambda k: self._decode(k % SLOTS), {}),
+            _Timed("pool 4 x 4 alone", lambda k: pool(self._images[k % SLOTS], self._valid), {}),
         ]
         judged = [
             _Timed(f"judge a {name}, {judge}", self._judging(some, batch), share, batch, clock)
@@ -200,10 +198,15 @@ class Bench:
         self._ring.store_blobs(slot, frame.blobs)
 
     def _decode(self, slot: int) -> None:
-        bslz4.decode_into(self._ring.blobs(slot)[0], self._ring.image(slot))
+        bslz4.decode_into(self._ring.blobs(slot)[0], self._images[slot])
+
+    def _reducing(self, blobs: list[Blob]) -> Step:
+        # A frame is reduced while the one before it is judged.
+        memory = [Reduction(blobs[0].shape, blobs[0].dtype) for _ in range(2)]
+        return lambda k: memory[k % 2].take(blobs[k % len(blobs)], self._mask)
 
     def _judge(self, slots: list[int]) -> list[Judgement]:
-        images = [self._ring.image(s) for s in slots]
+        images = [self._images[s] for s in slots]
         # As the worker does: on a GPU pooling is a part of judging.
         pooled = [self._pooled[s] for s in slots] if self._device == "cpu" else None
         return self._pipeline.judge(images, self._context, pooled)

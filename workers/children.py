@@ -117,6 +117,6 @@ def reclaim(ring: Ring, bells: Bells, role: int) -> int:
             ring.settle(slot, Outcome.LOST, f"{MAX_ATTEMPTS} workers died while judging it")
             bells.ring("sink")
         else:
-            ring.set_state(slot, State.DECODED)
+            ring.set_state(slot, State.RECEIVED)
     bells.ring("worker")
     return n

@@ -57,8 +57,9 @@ class GateConfig(msgspec.Struct, forbid_unknown_fields=True):
 class RingConfig(msgspec.Struct, forbid_unknown_fields=True):
     """`[ring]`: the shared memory. Only slots in use take memory."""
 
-    slots: int = 48
+    slots: int = 64
     slot_bytes: int = 40 << 20
+    """Most bytes of a frame, packed and decoded; only its packed bytes lie in the ring."""
     when_full: Literal["drop", "block"] = "drop"
     """`drop`: stop reading for ten seconds, then drop and count; `block`: wait."""
 
@@ -77,7 +78,7 @@ class WorkersConfig(msgspec.Struct, forbid_unknown_fields=True):
 
     devices: list[str] = msgspec.field(default_factory=lambda: ["auto"])
     decoders: int = 0
-    """Decoder threads; 0 takes half of the cores, at most 8."""
+    """Threads of each worker; 0 shares half of the cores among the workers, at most 8 each."""
     batch: int = 8
     max_wait_s: float = 0.02
     """The oldest frame of an incomplete batch waits no longer than this."""
@@ -109,9 +110,10 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
         """Return the hash of `as_json`."""
         return hashlib.sha256(self.as_json().encode()).hexdigest()
 
-    def n_decoders(self) -> int:
-        """Return the number of decoder threads."""
-        return self.workers.decoders or max(1, min(8, (os.cpu_count() or 2) // 2))
+    def n_decoders(self, n_workers: int) -> int:
+        """Return the number of decoder threads of each worker."""
+        cores = len(os.sched_getaffinity(0))
+        return self.workers.decoders or max(1, min(8, cores // 2 // n_workers))
 
 
 def read_config(path: Path | None) -> Config:

@@ -17,8 +17,8 @@ from hitfinder import HitfinderError, __version__
 from hitfinder.workers.config import Config
 
 FILTERS = {32008: "bitshuffle-LZ4", 32004: "LZ4"}
-# A 4M image with its packed bytes: what a slot in use takes of memory.
-SLOT_4M_BYTES = 2162 * 2068 * 2 + (1 << 20)
+# A packed 4M frame of two photons a pixel: what a slot in use takes of memory.
+SLOT_4M_BYTES = 2 << 20
 # The interpreter and libraries of the children.
 CHILDREN_BYTES = 1 << 30
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")

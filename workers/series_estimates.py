@@ -37,7 +37,7 @@ FOUND = (
     "matrix",
     "tells_parameters",
 )
-UNJUDGED = (State.FILLING, State.RECEIVED, State.DECODING, State.DECODED, State.JUDGING)
+UNJUDGED = (State.FILLING, State.RECEIVED, State.JUDGING)
 
 
 class SeriesEstimates:

@@ -25,7 +25,6 @@ def _intake(session: Session, ring: Ring, bells: Bells, pulse: Pulse, when_full:
         ring,
         bells,
         Path(session.runtime),
-        n_decoders=session.config.n_decoders(),
         when_full=when_full,
         # While draining the receiver still waits for room; only the end of the daemon ends that.
         beat=pulse.until(2),
@@ -49,7 +48,6 @@ def run_receiver(session: Session) -> None:
     receiver.run(stopping=lambda: pulse.stop_level() > 0 or pulse.orphaned())
     receiver.close()
     context.term()
-    intake.close()
     ring.control["source_done"][0] = 1
 
 
@@ -80,6 +78,5 @@ def run_reader(session: Session) -> None:
         intake.seal()
         if not pulse.until(1)():
             break
-    intake.close()
     ring.control["source_done"][0] = 1
     bells.ring("supervisor")

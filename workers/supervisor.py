@@ -264,13 +264,12 @@ class Supervisor:
         return 0 if stored else 1
 
     def _settle_orphans(self) -> None:
-        """With the source gone, nobody decodes any more what it left half done."""
-        for state in (State.FILLING, State.RECEIVED, State.DECODING):
-            for slot in self.ring.in_state(state):
-                if self.ring.slots["seq"][slot] == 0:
-                    self.ring.release(slot)
-                else:
-                    self.ring.settle(slot, Outcome.LOST, "the source died while taking it")
+        """With the source gone, nobody completes any more what it left half done."""
+        for slot in self.ring.in_state(State.FILLING):
+            if self.ring.slots["seq"][slot] == 0:
+                self.ring.release(slot)
+            else:
+                self.ring.settle(slot, Outcome.LOST, "the source died while taking it")
         self.bells.ring("sink")
 
     def _tick_until(

@@ -1,4 +1,4 @@
-"""A worker: takes decoded frames, has the pipeline judge them, hands them on.
+"""A worker: takes frames, reduces them, has the pipeline judge them, hands them on.
 
 One rule: a slot is JUDGING while this process holds it and JUDGED once its verdict stands in it,
 so a successor knows what is left. `cpu` and `cuda` are one path with different devices.
@@ -16,16 +16,18 @@ from hitfinder.models.judgement import Judgement
 from hitfinder.models.pipeline import Pipeline
 from hitfinder.models.resolution import d_min_A
 from hitfinder.models.series_context import SeriesContext
-from hitfinder.stream.bslz4 import Pixels
+from hitfinder.stream import bslz4
+from hitfinder.stream.errors import WireError
 from hitfinder.stream.intake import header_path
-from hitfinder.stream.messages import unpack_start
+from hitfinder.stream.malformed import Malformed
+from hitfinder.stream.messages import Blob, unpack_start
 from hitfinder.stream.results import OUTCOMES, Outcome
 from hitfinder.stream.ring import MAX_PEAKS, Bells, Ring, State
 from hitfinder.stream.series import SeriesTable
 from hitfinder.workers.config import Config
+from hitfinder.workers.decoders import Decoders, Planned, Terms
 from hitfinder.workers.geometry import OperatorGeometry, SeriesGeometry
 from hitfinder.workers.knowledge import Knowledge
-from hitfinder.workers.reduction import pool
 from hitfinder.workers.series_estimates import SeriesEstimates
 from hitfinder.workers.session import FIRST_WORKER_ROLE, Pulse, Session
 
@@ -38,11 +40,11 @@ WAIT_S = 0.1
 HAND_ON_TOGETHER = 16
 # A header energy or camera length this many sigma from what the pixels say is a mismatch.
 MISMATCH_SIGMA = 5.0
-# Contexts kept beside the newest: a detector has one series open, and one shape of image.
-MAX_CONTEXTS = 8
+# Terms kept beside the newest: a detector has one series open, and one shape of image.
+MAX_TERMS = 8
 
 # (series key, version of its header, image shape)
-ContextName = tuple[int, int, tuple[int, ...]]
+TermsName = tuple[int, int, tuple[int, int]]
 
 
 class Worker:
@@ -51,10 +53,18 @@ class Worker:
     Args:
         role: this worker's place among the children; owner of the slots it holds.
         device: `cpu` or `cuda:N`.
+        n_decoders: threads that reduce frames ahead.
     """
 
     def __init__(
-        self, ring: Ring, bells: Bells, runtime: Path, config: Config, role: int, device: str
+        self,
+        ring: Ring,
+        bells: Bells,
+        runtime: Path,
+        config: Config,
+        role: int,
+        device: str,
+        n_decoders: int,
     ) -> None:
         self.ring, self.bells, self.runtime, self.config = ring, bells, runtime, config
         self.role, self.number = role, role - FIRST_WORKER_ROLE
@@ -73,47 +83,48 @@ class Worker:
         on_cpu = device == "cpu"
         self._batch = 1 if on_cpu else config.workers.batch
         self._max_wait_s = 0.0 if on_cpu else config.workers.max_wait_s
-        self._contexts: dict[ContextName, tuple[SeriesGeometry, SeriesContext]] = {}
+        self._ahead = max(self._batch, n_decoders)
+        self._decoders = Decoders(n_decoders)
+        self._malformed = Malformed(ring)
+        self._terms: dict[TermsName, Terms] = {}
         self._knowledge = Knowledge(runtime, self.number)
         self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
         self._n_unannounced = 0
 
     def run_once(self, timeout_s: float) -> None:
-        """Take a batch, judge it, hand it on; or wait for the doorbell."""
-        slots = self._take()
-        if not slots:
+        """Take frames, judge a batch, hand it on; or wait for the doorbell."""
+        self._take()
+        if not self._decoders.planned:
             self._announce()
         self.estimates.step()
-        if not slots:
+        frames = self._decoders.take(self._batch)
+        if not frames:
             self.bells.wait(self.bell, timeout_s)
             return
-        alike: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-        for slot in slots:
+        alike: dict[Terms, list[Planned]] = {}
+        for frame in frames:
             # A message states its image's shape, and nothing makes it that of its neighbour.
-            kind = (int(self.ring.slots["key"][slot]), self.ring.image(slot).shape)
-            alike.setdefault(kind, []).append(slot)
-        for (key, _), of_series in alike.items():
-            self._judge(key, of_series)
-        self._n_unannounced += len(slots)
+            alike.setdefault(frame.terms, []).append(frame)
+        for terms, of_series in alike.items():
+            self._judge(terms, of_series)
+        self._decoders.give_back(frames)
+        self._n_unannounced += len(frames)
         if self._n_unannounced >= self._together:
             self._announce()
 
     # ------------------------------------------------------------------------------------
 
-    def _take(self) -> list[int]:
-        """Claim the oldest decoded frames: a full batch, or what is here when its time is up."""
-        waiting = self.ring.in_state(State.DECODED)
-        if waiting and len(waiting) < self._batch and self._max_wait_s:
-            received_ns = int(self.ring.slots["t_received_ns"][waiting[0]])
+    def _take(self) -> None:
+        """Claim the oldest frames: a batch, or what came in time for one, and a few more."""
+        self._claim()
+        planned = self._decoders.planned
+        if 0 < len(planned) < self._batch and self._max_wait_s:
+            received_ns = int(self.ring.slots["t_received_ns"][planned[0].slot])
             left_s = self._max_wait_s - (time.time_ns() - received_ns) * 1e-9
             if left_s > 0:
+                self._announce()
                 self.bells.wait(self.bell, left_s)
-                waiting = self.ring.in_state(State.DECODED)
-        taken = []
-        for slot in waiting[: self._batch]:
-            if self.ring.claim(slot, State.DECODED, State.JUDGING, self.role):
-                taken.append(slot)
-        return taken
+                self._claim()
 
     def _announce(self) -> None:
         """Wake the sink for what is judged; it would find it by itself within its timeout."""
@@ -121,38 +132,72 @@ class Worker:
             self.bells.ring("sink")
             self._n_unannounced = 0
 
-    def _judge(self, key: int, slots: list[int]) -> None:
-        images = [self.ring.image(s) for s in slots]
-        version, geometry, context = self._context(key, images[0])
-        pooled = [pool(image, context.valid) for image in images]
-        frames = [int(self.ring.slots["frame"][s]) for s in slots]
+    def _claim(self) -> None:
+        attempts, planned = self.ring.slots["attempts"], self._decoders.planned
+        for slot in self.ring.in_state(State.RECEIVED):
+            # What a dead worker held is judged alone: only the frame that kills is given up.
+            is_alone = attempts[slot] > 0 or (planned and attempts[planned[0].slot] > 0)
+            if len(planned) >= (1 if is_alone else self._batch + self._ahead):
+                return
+            if self.ring.claim(slot, State.RECEIVED, State.JUDGING, self.role):
+                self._plan(slot)
+
+    def _plan(self, slot: int) -> None:
+        blob = self.ring.blobs(slot)[0]
+        try:
+            terms = self._terms_of(int(self.ring.slots["key"][slot]), blob)
+        except WireError as error:
+            self._settle_corrupt(slot, error)
+        else:
+            self._decoders.plan(slot, blob, terms)
+
+    def _settle_corrupt(self, slot: int, error: WireError) -> None:
+        header = self.ring.slots[slot]
+        self._malformed.note(f"frame {header['frame']} of series {header['series']}: {error}")
+        self.ring.settle(slot, Outcome.CORRUPT, str(error))
+        self.bells.ring("sink")
+
+    def _judge(self, terms: Terms, frames: list[Planned]) -> None:
+        slots, images, pooled = [], [], []
+        for frame in frames:
+            try:
+                image, maps = frame.wait()
+            except WireError as error:
+                self._settle_corrupt(frame.slot, error)
+            else:
+                slots.append(frame.slot)
+                images.append(image)
+                pooled.append(maps)
+        context, geometry = terms.context, terms.geometry
+        numbers = [int(self.ring.slots["frame"][s]) for s in slots]
         n_learned = context.series.version
-        judgements = self.pipeline.judge(images, context, pooled, frames)
+        judgements = self.pipeline.judge(images, context, pooled, numbers)
         if context.series.version > n_learned:
-            self._keep(key, geometry, context)
+            self._keep(int(self.ring.slots["key"][slots[0]]), geometry, context)
         for slot, judgement in zip(slots, judgements, strict=True):
             self._write(slot, judgement, geometry)
-            self.estimates.add(slot, version, context.heads, geometry, judgement)
+            self.estimates.add(slot, terms.version, context.heads, geometry, judgement)
             self.ring.set_state(slot, State.JUDGED)
 
-    def _context(self, key: int, image: Pixels) -> tuple[int, SeriesGeometry, SeriesContext]:
+    def _terms_of(self, key: int, blob: Blob) -> Terms:
         """Return what is in force for a series' images of this shape; a late header counts.
 
-        With it the header's version.
+        Raises:
+            WireError: the first such image does not decode.
         """
         entry = self.series.entry_of(key)
         version = 0 if entry is None else int(self.ring.series["start_version"][entry])
-        name = (key, version, image.shape)
-        if name not in self._contexts:
+        name = (key, version, blob.shape)
+        if name not in self._terms:
             start = unpack_start(header_path(self.runtime, key).read_bytes())
-            geometry = self._operator.of_series(start, image)
+            geometry = self._operator.of_series(start, bslz4.decode(blob))
             known = self._knowledge.of_series(key, geometry.valid)
             context = self.pipeline.begin(geometry.geometry, geometry.valid, known)
             self._keep(key, geometry, context)
-            in_use = [n for n in self._contexts if self.series.entry_of(n[0]) is not None]
-            kept = {n: self._contexts[n] for n in in_use[-MAX_CONTEXTS:]}
-            self._contexts = {**kept, name: (geometry, context)}
-        return version, *self._contexts[name]
+            in_use = [n for n in self._terms if self.series.entry_of(n[0]) is not None]
+            kept = {n: self._terms[n] for n in in_use[-MAX_TERMS:]}
+            self._terms = {**kept, name: Terms(version, geometry, context)}
+        return self._terms[name]
 
     def _keep(self, key: int, geometry: SeriesGeometry, context: SeriesContext) -> None:
         """Keep what a series has taught, before a verdict that rests on it goes out."""
@@ -215,7 +260,8 @@ def run_worker(session: Session, role: int) -> None:
     device = session.devices[role - FIRST_WORKER_ROLE]
     # The decoders and the other workers want the cores too; one thread is also the fastest here.
     torch.set_num_threads(1)
-    worker = Worker(ring, bells, Path(session.runtime), session.config, role, device)
+    n_decoders = session.config.n_decoders(len(session.devices))
+    worker = Worker(ring, bells, Path(session.runtime), session.config, role, device, n_decoders)
     pulse.ready()
     bells.ring("supervisor")
     go_on = pulse.until(2)

@@ -151,7 +151,7 @@ def test_a_bad_frame_is_corrupt_and_its_neighbours_are_judged(wire, protocol, nu
         lambda s: s["n_malformed"] == before + len(bad), f"{len(bad)} more malformed messages"
     )
     last = closed.records[2 * len(bad) - 1]["reason"]
-    assert last in status["errors"][-1]
+    assert any(last in text for text in status["errors"])
 
 
 def test_messages_that_name_no_frame_are_counted_and_named(wire):

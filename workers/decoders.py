@@ -1,0 +1,103 @@
+"""Frames on their way to be judged: reduced by threads, handed out in the order they came in.
+
+One rule: a frame is reduced with the mask as it is when the frame is planned; what is learned in
+between is taken out of its maps before it is judged.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from hitfinder.models.frontend import Pooled
+from hitfinder.models.series_context import SeriesContext
+from hitfinder.stream.bslz4 import Pixels
+from hitfinder.stream.messages import Blob
+from hitfinder.stream.reduction import Mask, Reduction, mask_of
+from hitfinder.workers.geometry import SeriesGeometry
+
+
+class Terms:
+    """What frames of one series, header and shape are judged by.
+
+    Attributes:
+        version: of the series' header.
+    """
+
+    def __init__(self, version: int, geometry: SeriesGeometry, context: SeriesContext) -> None:
+        self.version, self.geometry, self.context = version, geometry, context
+        self._mask, self._n_learned = mask_of(context.valid), context.series.version
+
+    def mask(self) -> tuple[Mask, int]:
+        """Return the pixels that count now, and the version of what was learned."""
+        if self._n_learned != self.context.series.version:
+            # A new one: threads may be reading the old one.
+            self._mask = mask_of(self.context.valid)
+            self._n_learned = self.context.series.version
+        return self._mask, self._n_learned
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """A frame that is being reduced, or is.
+
+    Attributes:
+        slot: where it lies in the ring.
+        terms: what it is judged by.
+    """
+
+    slot: int
+    terms: Terms
+    n_learned: int
+    reduction: Reduction
+    done: Future[None]
+
+    def wait(self) -> tuple[Pixels, Pooled]:
+        """Return image and maps as of now, borrowed until the frame is given back.
+
+        Raises:
+            WireError: its bytes do not follow their format.
+        """
+        self.done.result()
+        r = self.reduction
+        pooled = Pooled(r.sums, r.maxima, r.n_photons, r.n_saturated)
+        return r.image, self.terms.context.pooled_now(r.image, pooled, self.n_learned)
+
+
+class Decoders:
+    """Threads that reduce frames ahead of the one that judges.
+
+    Args:
+        n_threads: frames reduced at the same time.
+
+    Attributes:
+        planned: frames that wait here, oldest first.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        self.planned: deque[Planned] = deque()
+        self._threads = ThreadPoolExecutor(n_threads, "decoder")
+        self._unused: list[Reduction] = []
+
+    def plan(self, slot: int, blob: Blob, terms: Terms) -> None:
+        """Have a frame reduced; its bytes must stay where they are until it is given back."""
+        mask, n_learned = terms.mask()
+        reduction = self._memory(blob)
+        done = self._threads.submit(reduction.take, blob, mask)
+        self.planned.append(Planned(slot, terms, n_learned, reduction, done))
+
+    def take(self, n: int) -> list[Planned]:
+        """Return the n oldest frames, or as many as there are."""
+        return [self.planned.popleft() for _ in range(min(n, len(self.planned)))]
+
+    def give_back(self, frames: list[Planned]) -> None:
+        """Let the memory of frames that are done be used again."""
+        self._unused += [frame.reduction for frame in frames]
+
+    def _memory(self, blob: Blob) -> Reduction:
+        while self._unused:
+            found = self._unused.pop()
+            if (found.image.shape, found.image.dtype.name) == (blob.shape, blob.dtype):
+                return found
+        return Reduction(blob.shape, blob.dtype)
