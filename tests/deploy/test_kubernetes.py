@@ -103,7 +103,7 @@ def test_a_full_ring_and_all_threads_fit(deploy, pod):
     assert int(limits["memory"].removesuffix("Gi")) << 30 > need
     (device,) = config.workers.devices
     n_workers = int(device.removeprefix("cpu:"))
-    assert n_workers + config.n_decoders() <= int(limits["cpu"])
+    assert n_workers * (1 + config.n_decoders(n_workers)) <= int(limits["cpu"])
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")

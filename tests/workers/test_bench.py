@@ -74,7 +74,7 @@ def test_stages_and_the_rest_make_up_each_process(measured: tuple[dict[str, Any]
         assert x_memcpy == pytest.approx(sum(line["x_memcpy"] for line in parts))
         assert process in measured[1]
     named = {line["stage"] for line in one["profile"]}
-    assert {"bslz4 decode into the slot", "pool 4 x 4", "record out of the slot"} <= named
+    assert {"decode, mask and pool in one pass", "record out of the slot"} <= named
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint32"])
