@@ -9,7 +9,6 @@ recorded ones; `hitfinder-stream dataset TREE --patterns OUT` makes frames of th
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import shutil
 import subprocess
@@ -36,7 +35,7 @@ from hitfinder.sim.physics import (
     data_sets,
 )
 from hitfinder.sim.reflections import random_quaternion
-from hitfinder.sim.sampled import write_set
+from hitfinder.sim.sampled import sets_parser, write_set
 
 # A frame takes minutes; a program that is silent for a day is hung.
 TIMEOUT_S = 86400.0
@@ -206,13 +205,7 @@ def pattern_sim_set(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Let pattern_sim make patterns and write one file a data set."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hitfinder.sim.pattern_sim", description=main.__doc__
-    )
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--datasets", nargs="+", default=list(data_sets()), choices=data_sets())
-    parser.add_argument("--per-set", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=1)
+    parser = sets_parser("hitfinder.sim.pattern_sim", main.__doc__)
     parser.add_argument("--program", default="pattern_sim", help="name on the PATH, or a path")
     chosen = parser.parse_args(arguments)
     chosen.out.mkdir(parents=True, exist_ok=True)

@@ -265,16 +265,19 @@ def write_set(
         frames["reciprocal_axes_inv_m"] = np.array(axes, np.float32)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write one file a data set."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hitfinder.sim.sampled", description=main.__doc__
-    )
+def sets_parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """Return what a program that makes such files is asked: where, which, how many, what seed."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("out", type=Path)
     parser.add_argument("--datasets", nargs="+", default=list(data_sets()), choices=data_sets())
     parser.add_argument("--per-set", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
-    chosen = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write one file a data set."""
+    chosen = sets_parser("hitfinder.sim.sampled", main.__doc__).parse_args(arguments)
     chosen.out.mkdir(parents=True, exist_ok=True)
     for name in chosen.datasets:
         made = sampled_set(name, chosen.per_set, chosen.seed)

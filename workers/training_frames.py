@@ -83,8 +83,10 @@ class TrainingFrames:
         hit, twin = exposure.image, _without_crystal(exposure)
         index, counts = exposure.bragg_index, exposure.bragg_counts
         frames = (
-            self._labelled(hit, kind, len(exposure.spots) >= 3, index, counts, number),
-            self._labelled(twin, kind, None, index[:0], counts[:0], number),
+            self._labelled(
+                self._scout.places(hit), kind, len(exposure.spots) >= 3, index, counts, number
+            ),
+            self._labelled(self._scout.places(twin), kind, None, index[:0], counts[:0], number),
         )
         return joined(frames)
 
@@ -92,7 +94,9 @@ class TrainingFrames:
         """Return one frame of water and what its kind has."""
         rng = self._rng(Part.BLANKS, number, list(Kind).index(kind))
         exposure = self._draw(rng, Part.BLANKS, number, kind, is_hit=False)
-        return self._labelled(exposure.image, kind, None, NO_PHOTONS, NO_PHOTONS, number)
+        return self._labelled(
+            self._scout.places(exposure.image), kind, None, NO_PHOTONS, NO_PHOTONS, number
+        )
 
     def hot_series(self, first: int, n: int) -> LabelledFrames:
         """Return `n` blanks of one series with hot pixels, judged in order; `first` names it."""
@@ -105,7 +109,9 @@ class TrainingFrames:
         frames = []
         for k in range(n):
             places = scout.places(source.draw(k).image)
-            frames.append(self._told(places, Kind.HOT, None, NO_PHOTONS, NO_PHOTONS, first + k))
+            frames.append(
+                self._labelled(places, Kind.HOT, None, NO_PHOTONS, NO_PHOTONS, first + k)
+            )
         return joined(frames)
 
     def _rng(self, *key: int) -> np.random.Generator:
@@ -130,18 +136,6 @@ class TrainingFrames:
 
     def _labelled(
         self,
-        image: Pixels,
-        kind: Kind,
-        has_3_spots: bool | None,
-        lit: NDArray[np.integer],
-        counts: NDArray[np.int64],
-        number: int,
-    ) -> LabelledFrames:
-        """Return a frame's places with their truth; `has_3_spots` is None for a blank."""
-        return self._told(self._scout.places(image), kind, has_3_spots, lit, counts, number)
-
-    def _told(
-        self,
         places: Places,
         kind: Kind,
         has_3_spots: bool | None,
@@ -149,6 +143,7 @@ class TrainingFrames:
         counts: NDArray[np.int64],
         number: int,
     ) -> LabelledFrames:
+        """Return a frame's places with their truth; `has_3_spots` is None for a blank."""
         features = np.zeros((1, PLACES, places.features.shape[1]), np.float32)
         features[0, : len(places)] = places.features
         label = np.full((1, PLACES), -1, np.int8)
