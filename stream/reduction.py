@@ -2,7 +2,7 @@
 
 One rule: the maps are those that `bslz4.decode_into` and `pooling.pool4` make, to the bit. Each
 block is decoded, masked, pooled and counted while it is in the cache, and only those lines of the
-image are written that hold photons: most hold none. Decision record 10.
+image are written that hold photons: in a faint frame most hold none. Decision record 11.
 """
 
 from __future__ import annotations
