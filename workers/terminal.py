@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -29,6 +30,16 @@ def progressed(items: Sequence[T], what: str) -> Iterable[T]:
     """Hand on the items, with a progress bar on a terminal only."""
     console = Console(file=sys.stderr)
     return track(items, what, console=console, disable=not sys.stderr.isatty(), transient=True)
+
+
+@contextmanager
+def live_line() -> Iterator[Callable[[str], None]]:
+    """Yield what shows one line of text that changes, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    with Console(file=sys.stderr).status("") as status:
+        yield lambda text: status.update(text)
 
 
 class ReplayProgress:
