@@ -64,7 +64,7 @@ class DeviceFrame:
             self._float_maps = torch.empty((2, *cells), device=device)
             self._tally = torch.empty(3, dtype=torch.int64, device=device)
         self._host_image = torch.empty(shape, dtype=self._image.dtype, pin_memory=is_cuda)
-        self._host_maps = torch.empty((2, *cells), dtype=torch.uint32, pin_memory=is_cuda)
+        self._host_maps = torch.empty((2, *cells), dtype=torch.int32, pin_memory=is_cuda)
         self._host_tally = torch.empty(3, dtype=torch.int64, pin_memory=is_cuda)
         self.image: Image = self._host_image.numpy()
         self._uploaded: NDArray[np.uint64] | None = None
@@ -111,14 +111,10 @@ class DeviceFrame:
             self._tally.zero_()
             self._launch()
             self._tally[2] = self._maps[0].sum()
-            # torch adds and compares no unsigned numbers, but these are below 2**31 or cut.
-            counts = (
-                self._maps.clamp(max=LARGEST).to(torch.uint32)
-                if self._size == 4
-                else self._maps.view(torch.uint32)
-            )
+            counts = self._maps.clamp(max=LARGEST) if self._size == 4 else self._maps
             self._float_maps.copy_(counts)
-            self._host_maps.copy_(counts, non_blocking=True)
+            # The low 32 bits: torch can do little with unsigned numbers.
+            self._host_maps.copy_(counts.to(torch.int32), non_blocking=True)
             self._host_image.copy_(self._image, non_blocking=True)
             self._host_tally.copy_(self._tally, non_blocking=True)
         if self._stream is not None:
@@ -126,7 +122,7 @@ class DeviceFrame:
         n_saturated, n_faults, n_photons = self._host_tally.tolist()
         if n_faults:
             return None
-        sums, maxima = self._host_maps.numpy()
+        sums, maxima = self._host_maps.numpy().view(np.uint32)
         on_device = (self._float_maps[0], self._float_maps[1])
         return Pooled(sums, maxima, n_photons, n_saturated, on_device)
 
