@@ -7,20 +7,12 @@ driver itself instead of loading torch (CUDA driver API, section "Device managem
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
-
-import numpy as np
-from numpy.typing import NDArray
 
 from hitfinder.workers.config import ConfigError
 from hitfinder.workers.session import MAX_WORKERS
 
-log = logging.getLogger(__name__)
-
 CUDA_DRIVER = "libcuda.so.1"
-PORTABLE = 1
-"""CU_MEMHOSTREGISTER_PORTABLE: for every device (CUDA driver API, section "Memory management")."""
 
 
 def count_cuda() -> int:
@@ -33,30 +25,6 @@ def count_cuda() -> int:
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return 0
     return count.value
-
-
-def pin(memory: NDArray[np.uint8]) -> bool:
-    """Register host memory with the driver, once: a GPU then reads it without the host's help.
-
-    Where the driver refuses, it stages copies itself: slower, the same bytes. The driver is asked
-    and not torch's runtime, whose next launch would fail with the refusal.
-
-    Args:
-        memory: whole pages, mapped until the process ends.
-
-    Returns:
-        Whether it is registered.
-    """
-    try:
-        register = ctypes.CDLL(CUDA_DRIVER).cuMemHostRegister_v2
-    except (OSError, AttributeError) as error:
-        log.warning("the ring is not pinned: %s", error)
-        return False
-    register.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint)
-    status: int = register(memory.ctypes.data, memory.nbytes, PORTABLE)
-    if status:
-        log.warning("the ring is not pinned: CUDA driver error %d", status)
-    return status == 0
 
 
 def cpu_workers() -> int:

@@ -26,7 +26,6 @@ from hitfinder.stream.ring import MAX_PEAKS, Bells, Ring, State
 from hitfinder.stream.series import SeriesTable
 from hitfinder.workers.config import Config
 from hitfinder.workers.decoders import Decoders, Planned, Terms
-from hitfinder.workers.devices import pin
 from hitfinder.workers.geometry import OperatorGeometry, SeriesGeometry
 from hitfinder.workers.knowledge import Knowledge
 from hitfinder.workers.series_estimates import SeriesEstimates
@@ -263,8 +262,6 @@ def run_worker(session: Session, role: int) -> None:
     torch.set_num_threads(1)
     n_decoders = session.config.n_decoders(len(session.devices))
     worker = Worker(ring, bells, Path(session.runtime), session.config, role, device, n_decoders)
-    if device != "cpu":
-        pin(ring.payload)
     pulse.ready()
     bells.ring("supervisor")
     go_on = pulse.until(2)

@@ -1,15 +1,12 @@
 """Which devices judge, and that asking does not load torch."""
 
-import mmap
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-import torch
 
 from hitfinder.workers.config import ConfigError
-from hitfinder.workers.devices import cpu_workers, pin, resolve
+from hitfinder.workers.devices import cpu_workers, resolve
 
 
 def test_auto_takes_every_cuda_device_else_the_cpu() -> None:
@@ -41,26 +38,3 @@ def test_the_supervisor_never_loads_torch() -> None:
         "sys.exit('torch' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def whole_pages() -> np.ndarray:
-    return np.frombuffer(mmap.mmap(-1, 1 << 20), np.uint8)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_shared_memory_is_pinned_once() -> None:
-    memory = whole_pages()
-    torch.cuda.init()
-    torch.zeros(1, device="cuda:0")
-    assert pin(memory)
-    assert torch.from_numpy(memory[4096:]).is_pinned()
-    assert not pin(memory)
-    assert int(torch.ones(1, device="cuda:0")) == 1
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_driver_nothing_is_pinned_and_that_is_said(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    assert not pin(whole_pages())
-    assert "the ring is not pinned" in caplog.text
