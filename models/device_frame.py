@@ -21,6 +21,8 @@ from hitfinder.models.series_context import Image
 
 MASK_WORD_PX = 64
 """Blocks hold whole words of the mask, and fields of four pixels lie in one row."""
+MOST_BLOCK_BYTES = 2**16
+"""Decoded bytes of a block: one warp takes it, byte after byte."""
 LARGEST = 2**32 - 1
 SPARE_BYTES = 64
 """What bytes that cannot be packed take more, of each block: length word and LZ4's own."""
@@ -41,7 +43,7 @@ class DeviceFrame:
     """
 
     def __init__(self, shape: tuple[int, int], dtype: str, block_bytes: int, device: str) -> None:
-        self.block_bytes, self._device, self._n_fs = block_bytes, device, shape[1]
+        self.block_bytes, self._n_fs = block_bytes, shape[1]
         n_px, size = shape[0] * shape[1], np.dtype(dtype).itemsize
         is_cuda = device.startswith("cuda")
         self._stream = torch.cuda.Stream(device) if is_cuda else None  # type: ignore[no-untyped-call]
@@ -74,10 +76,10 @@ class DeviceFrame:
         """Return whether frames of this shape in such blocks are taken."""
         n_px, size = shape[0] * shape[1], np.dtype(dtype).itemsize
         return (
-            0 < n_px * size < 2**31 - block_bytes
+            0 < n_px * size < 2**31 - MOST_BLOCK_BYTES
             and shape[1] % CELL_PX == 0
             and n_px % 8 == 0
-            and 0 < block_bytes
+            and 0 < block_bytes <= MOST_BLOCK_BYTES
             and block_bytes % (MASK_WORD_PX * size) == 0
         )
 

@@ -124,6 +124,7 @@ def test_sums_of_uint32_stay_at_the_largest_and_photons_do_not() -> None:
     [
         ((5, 9), Codec.BSLZ4, 64),  # fields across rows, pixels behind the last block
         ((4, 24), Codec.BSLZ4, 24),  # blocks across words of the mask
+        ((4, 24), Codec.BSLZ4, 33_024),  # blocks too long for a program
         ((4, 24), Codec.LZ4_BLOCK, 0),
         ((4, 24), Codec.NONE, 0),
     ],
