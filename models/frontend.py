@@ -43,12 +43,15 @@ class Pooled:
         maxima: uint32, same shape, largest counted pixel.
         n_photons: sum over all counted pixels.
         n_saturated: valid pixels that read the largest value of their type.
+        on_device: float32 sums and maxima on the device where they were made; None if that was
+            the host.
     """
 
     sums: NDArray[np.uint32]
     maxima: NDArray[np.uint32]
     n_photons: int
     n_saturated: int
+    on_device: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -313,10 +316,13 @@ def stack_maps(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return sums_BHW and maxima_BHW: uint32 on a CPU, float32 on a GPU.
 
-    One frame on a CPU is not copied. For a GPU maps are gathered in pinned memory, so that the
-    copy overlaps with what the host does next; the allocator keeps such memory until the copy is
-    done.
+    One frame on a CPU is not copied, and maps that were made on the GPU are only put together
+    there. Others are gathered in pinned memory, so that the copy overlaps with what the host does
+    next; the allocator keeps such memory until the copy is done.
     """
+    on_device = [p.on_device for p in pooled if p.on_device is not None]
+    if torch.device(device).type != "cpu" and len(on_device) == len(pooled):
+        return torch.stack([sums for sums, _ in on_device]), torch.stack([m for _, m in on_device])
     return _stack([p.sums for p in pooled], device), _stack([p.maxima for p in pooled], device)
 
 

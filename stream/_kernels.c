@@ -38,6 +38,11 @@ static int say_bad_block(fault *wrong, size_t block, size_t n_block, size_t n, c
     return 0;
 }
 
+static int say_bytes_behind(fault *wrong, size_t n, size_t expected) {
+    snprintf(wrong->text, sizeof wrong->text, "%zu bytes behind the last block, expected %zu", n, expected);
+    return 0;
+}
+
 /* Takes the bit planes of one block, n_bytes of them, with LZ4_SLACK readable bytes behind. */
 typedef void take_planes(void *to, const uint8_t *planes, size_t n_bytes);
 
@@ -55,9 +60,7 @@ static int walk_bslz4(const uint8_t **in, size_t n_in, size_t n_out, size_t elem
         take(to, scratch, n);
         *in += n_block, n_in -= n_block, n_left -= n;
     }
-    if (n_in == n_leftover) return 1;
-    snprintf(wrong->text, sizeof wrong->text, "%zu bytes behind the last block, expected %zu", n_in, n_leftover);
-    return 0;
+    return n_in == n_leftover || say_bytes_behind(wrong, n_in, n_leftover);
 }
 
 typedef struct {
@@ -72,6 +75,19 @@ static void unshuffle(void *to, const uint8_t *planes, size_t n_bytes) {
 }
 
 static void reduce(void *to, const uint8_t *planes, size_t n_bytes) { reduce_block(to, planes, n_bytes); }
+
+/* Where each block's bytes lie: rows of (start, n_bytes), for who decodes them elsewhere. */
+static int find_blocks(const uint8_t *in, size_t n_in, size_t n_leftover, int32_t (*rows)[2], size_t n_blocks,
+                       fault *wrong) {
+    const uint8_t *const start = in;
+    for (size_t block = 0; block < n_blocks; block++) {
+        size_t n_block;
+        if (!take_block(&in, &n_in, block, &n_block, wrong)) return 0;
+        rows[block][0] = (int32_t)(in - start), rows[block][1] = (int32_t)n_block;
+        in += n_block, n_in -= n_block;
+    }
+    return n_in == n_leftover || say_bytes_behind(wrong, n_in, n_leftover);
+}
 
 /* HDF5-framed LZ4: no shuffle, the last block is shorter, a block as long as its pixels is raw. */
 static int decode_lz4_blocks(const uint8_t *in, size_t n_in, uint8_t *out, size_t n_out, size_t block_bytes,
@@ -88,8 +104,7 @@ static int decode_lz4_blocks(const uint8_t *in, size_t n_in, uint8_t *out, size_
         in += n_block, n_in -= n_block;
         out += n, n_out -= n;
     }
-    if (n_in) snprintf(wrong->text, sizeof wrong->text, "%zu bytes behind the last block, expected 0", n_in);
-    return n_in == 0;
+    return n_in == 0 || say_bytes_behind(wrong, n_in, 0);
 }
 
 static PyObject *verdict(int is_good, const fault *wrong) {
@@ -139,6 +154,28 @@ static PyObject *py_bslz4(PyObject *Py_UNUSED(module), PyObject *args) {
 done:
     PyBuffer_Release(&body);
     PyBuffer_Release(&out);
+    return result;
+}
+
+PyDoc_STRVAR(block_table_doc, "block_table(body, table, n_leftover) -> str | None\n\n"
+                              "Fill int32 rows (start, n_bytes) of the blocks (no header) with n_leftover bytes behind.");
+
+static PyObject *py_block_table(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer body, table;
+    Py_ssize_t n_leftover;
+    PyObject *result = NULL;
+    fault wrong;
+    if (!PyArg_ParseTuple(args, "y*w*n", &body, &table, &n_leftover)) return NULL;
+    if (body.len > INT32_MAX || n_leftover < 0 || table.len % 8 || (uintptr_t)table.buf % 4) {
+        PyErr_Format(PyExc_ValueError, "body of %zd, table of %zd bytes, %zd left over: expected up to 2**31 - 1, "
+                     "aligned rows of 8, at least 0", body.len, table.len, n_leftover);
+    } else {
+        const int is_good = find_blocks(body.buf, (size_t)body.len, (size_t)n_leftover, table.buf,
+                                        (size_t)table.len / 8, &wrong);
+        result = verdict(is_good, &wrong);
+    }
+    PyBuffer_Release(&body);
+    PyBuffer_Release(&table);
     return result;
 }
 
@@ -368,6 +405,7 @@ static PyObject *py_add_u64(PyObject *Py_UNUSED(module), PyObject *const *args, 
 
 static PyMethodDef methods[] = {
     {"bslz4", py_bslz4, METH_VARARGS, bslz4_doc},
+    {"block_table", py_block_table, METH_VARARGS, block_table_doc},
     {"lz4_blocks", py_lz4_blocks, METH_VARARGS, lz4_blocks_doc},
     {"lz4_block", py_lz4_block, METH_VARARGS, lz4_block_doc},
     {"pool4", py_pool4, METH_VARARGS, pool4_doc},

@@ -96,6 +96,27 @@ def blocks_of(blob: Blob) -> tuple[memoryview, int]:
     return body, block_bytes
 
 
+def block_table(blob: Blob) -> NDArray[np.int32]:
+    """Find a bitshuffled blob's blocks in its payload, for a decoder elsewhere.
+
+    Returns:
+        (blocks, 2): first byte in the payload and number of bytes of each block's LZ4 data; all
+        inside the payload. What the bytes are is not looked at.
+
+    Raises:
+        WireError: as `blocks_of`, or the blocks do not end where the payload does.
+        ValueError: a payload of 2 GiB or more.
+    """
+    body, block_bytes = blocks_of(blob)
+    n_leftover = blob.n_bytes % (8 * blob.elem_size)
+    table = np.empty((-(-(blob.n_bytes - n_leftover) // block_bytes), 2), np.int32)
+    wrong = _kernels.block_table(body, table, n_leftover)
+    if wrong is not None:
+        raise WireError(f"{blob.codec} blob of {len(blob.payload)} bytes: {wrong}")
+    table[:, 0] += len(blob.payload) - len(body)
+    return table
+
+
 def _block_bytes(blob: Blob) -> int:
     """Return the block size that the 12-byte header announces, once the header fits the image."""
     if not blob.has_header or len(blob.payload) < HEADER.size:

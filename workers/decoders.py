@@ -14,8 +14,9 @@ from hitfinder.models.frontend import Pooled
 from hitfinder.models.series_context import SeriesContext
 from hitfinder.stream.bslz4 import Pixels
 from hitfinder.stream.messages import Blob
-from hitfinder.stream.reduction import Mask, Reduction, mask_of
+from hitfinder.stream.reduction import Mask, mask_of
 from hitfinder.workers.geometry import SeriesGeometry
+from hitfinder.workers.reduction import FrameReduction, reductions_on
 
 
 class Terms:
@@ -50,7 +51,7 @@ class Planned:
     slot: int
     terms: Terms
     n_learned: int
-    reduction: Reduction
+    reduction: FrameReduction
     done: Future[None]
 
     def wait(self) -> tuple[Pixels, Pooled]:
@@ -60,9 +61,8 @@ class Planned:
             WireError: its bytes do not follow their format.
         """
         self.done.result()
-        r = self.reduction
-        pooled = Pooled(r.sums, r.maxima, r.n_photons, r.n_saturated)
-        return r.image, self.terms.context.pooled_now(r.image, pooled, self.n_learned)
+        image, pooled = self.reduction.image, self.reduction.pooled
+        return image, self.terms.context.pooled_now(image, pooled, self.n_learned)
 
 
 class Decoders:
@@ -70,15 +70,17 @@ class Decoders:
 
     Args:
         n_threads: frames reduced at the same time.
+        device: where; `cpu` or `cuda:N`.
 
     Attributes:
         planned: frames that wait here, oldest first.
     """
 
-    def __init__(self, n_threads: int) -> None:
+    def __init__(self, n_threads: int, device: str) -> None:
         self.planned: deque[Planned] = deque()
         self._threads = ThreadPoolExecutor(n_threads, "decoder")
-        self._unused: list[Reduction] = []
+        self._new_reduction = reductions_on(device)
+        self._unused: list[FrameReduction] = []
 
     def plan(self, slot: int, blob: Blob, terms: Terms) -> None:
         """Have a frame reduced; its bytes must stay where they are until it is given back."""
@@ -95,9 +97,9 @@ class Decoders:
         """Let the memory of frames that are done be used again."""
         self._unused += [frame.reduction for frame in frames]
 
-    def _memory(self, blob: Blob) -> Reduction:
+    def _memory(self, blob: Blob) -> FrameReduction:
         while self._unused:
             found = self._unused.pop()
             if (found.image.shape, found.image.dtype.name) == (blob.shape, blob.dtype):
                 return found
-        return Reduction(blob.shape, blob.dtype)
+        return self._new_reduction(blob.shape, blob.dtype)

@@ -1,17 +1,70 @@
-"""The C front end for frames in host memory: pooled maps in one pass over the decoded image.
+"""What frames of a worker are reduced in: on the host by the C pass, or on the worker's GPU.
 
-`stream` owns the kernel, `models` says what the maps mean; this is where the two meet. A test
-holds the kernel equal to the torch definition in `models/frontend.py`.
+`stream` owns the C kernels, `models` says what the maps mean; this is where the two meet. Tests
+hold the kernels equal to the torch definition in `models/frontend.py`.
 """
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.models.frontend import Pooled
 from hitfinder.stream.bslz4 import Pixels
+from hitfinder.stream.messages import Blob
 from hitfinder.stream.pooling import pool4, pooled_shape
+from hitfinder.stream.reduction import Mask, Reduction
+
+log = logging.getLogger(__name__)
+
+
+class FrameReduction(Protocol):
+    """Memory into which frames of one shape and type are reduced, one after the other.
+
+    Attributes:
+        image: (ss, fs), counts; 0 where the mask has none.
+        pooled: its maps, borrowed until the next frame.
+    """
+
+    image: Pixels
+
+    @property
+    def pooled(self) -> Pooled: ...
+
+    def take(self, blob: Blob, mask: Mask) -> None: ...
+
+
+class HostReduction(Reduction):
+    """A reduction in host memory whose maps can be judged."""
+
+    @property
+    def pooled(self) -> Pooled:
+        """The frame's maps, borrowed until the next frame."""
+        return Pooled(self.sums, self.maxima, self.n_photons, self.n_saturated)
+
+
+def reductions_on(device: str) -> Callable[[tuple[int, int], str], FrameReduction]:
+    """Return what makes the memory for frames of a shape and type, for a worker on this device.
+
+    A GPU is tried with a frame of each pixel type, which also compiles what it runs. Where that
+    fails, for whatever reason, the host reduces the frames, and the log says why.
+    """
+    if device == "cpu":
+        return HostReduction
+    try:
+        # Triton comes with a torch that can use a GPU.
+        from hitfinder.workers.device_reduction import DeviceReduction, try_device
+
+        try_device(device)
+    except Exception as error:  # a compiler, a driver, a device: any of them may say no
+        log.warning("%s does not decode frames, the host does: %r", device, error)
+        return HostReduction
+    return partial(DeviceReduction, device=device)
 
 
 def pool(image: Pixels, valid: NDArray[np.bool_]) -> Pooled:

@@ -84,7 +84,7 @@ class Worker:
         self._batch = 1 if on_cpu else config.workers.batch
         self._max_wait_s = 0.0 if on_cpu else config.workers.max_wait_s
         self._ahead = max(self._batch, n_decoders)
-        self._decoders = Decoders(n_decoders)
+        self._decoders = Decoders(n_decoders, device)
         self._malformed = Malformed(ring)
         self._terms: dict[TermsName, Terms] = {}
         self._knowledge = Knowledge(runtime, self.number)

@@ -1,8 +1,9 @@
 """Batches arrive whole, in order, and one ahead of the judge."""
 
 import numpy as np
+import torch
 
-from hitfinder.models.frontend import Pooled
+from hitfinder.models.frontend import Pooled, pool_again, stack_maps
 from hitfinder.models.uploads import Uploader
 
 
@@ -29,3 +30,16 @@ def test_each_batch_arrives_as_it_was_and_the_next_is_on_its_way() -> None:
 
 def test_no_batch_gives_nothing() -> None:
     assert list(Uploader("cpu").ahead([])) == []
+
+
+def test_maps_made_on_a_device_are_put_together_there_until_a_pixel_leaves_them() -> None:
+    image, valid = np.full((12, 16), 2, np.uint16), np.ones((12, 16), np.bool_)
+    made = torch.full((3, 4), 7.0, device="meta"), torch.full((3, 4), 8.0, device="meta")
+    on_device = Pooled(*(np.full((3, 4), n, np.uint32) for n in (32, 2)), 384, 0, made)
+    sums_BHW, maxima_BHW = stack_maps([on_device, on_device], "meta")
+    assert sums_BHW.shape == maxima_BHW.shape == (2, 3, 4)
+    assert sums_BHW.is_meta
+    valid[0, 0] = False
+    again = pool_again(on_device, image, valid, np.array([0]))
+    assert again.on_device is None
+    assert again.sums[0, 0] == 30
