@@ -150,6 +150,9 @@ def simulate(
     ] = "tcp://127.0.0.1:31001",
     protocol: Annotated[SimulatedProtocol, typer.Option("--protocol", help="Wire format.")] = "v2",
     frames: Annotated[int, typer.Option("--frames", min=1, help="Images a series.")] = 1000,
+    series: Annotated[
+        int, typer.Option("--series", min=0, help="Series to send; 0 for one a data set.")
+    ] = 0,
     rate: Annotated[str, typer.Option("--rate", help="Images a second, or max.")] = "100",
     hit_fraction: Annotated[
         float, typer.Option("--hit-fraction", min=0, max=1, help="Share with a crystal.")
@@ -188,7 +191,13 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same frames.")] = 0,
     faults: Annotated[
-        str, typer.Option("--faults", help="E.g. drop:0.01,corrupt:0.01,reorder:8,no-end")
+        str,
+        typer.Option(
+            "--faults",
+            help="E.g. drop:0.01,reorder:8,no-end; words: drop:P duplicate:P corrupt:P truncate:P "
+            "reorder:N gap:A-B late:N thief:N promise:N disconnect:N interleave:N cancel:N "
+            "abort:N rearm:N initialize:N shape depth no-header no-end",
+        ),
     ] = "",
     truth: Annotated[
         Path | None, typer.Option("--truth", help="Write what is true of each frame: .jsonl")
@@ -209,6 +218,7 @@ def simulate(
         bind=bind,
         protocol=protocol,
         frames=frames,
+        series=series,
         rate_Hz=_rate_Hz(rate),
         hit_fraction=hit_fraction,
         dataset=dataset,
