@@ -108,6 +108,7 @@ class SimulateReport:
     """What was sent.
 
     Attributes:
+        uids: unique ids of the series that were armed here, in order; none behind an API.
         n_frames: images produced.
         n_hits: of these, with a crystal in the beam.
         n_messages: messages taken by receivers, start and end messages included.
@@ -118,6 +119,7 @@ class SimulateReport:
 
     endpoint: str
     n_series: int
+    uids: tuple[str, ...]
     n_frames: int
     n_hits: int
     n_messages: int
@@ -165,17 +167,18 @@ def simulate(
         Emulator(settings[0], see, settings[1], on_frame=truth.note, faults=faults) as emulator,
         _stopped_by_signal(emulator) as stop,
     ):
-        begin_s = time.monotonic()
+        begin_s, uids = time.monotonic(), list[str]()
         if options.api is not None:
             _serve(options.api, emulator, stop, announce)
         else:
             announce(Listening(emulator.endpoint, None))
-            _send_all(options, scenes, emulator, stop)
+            uids = _send_all(options, scenes, emulator, stop)
         wall_s = time.monotonic() - begin_s
         emulator.close(STOP_LINGER_s if stop.is_set() else None)
     return SimulateReport(
         endpoint=emulator.endpoint,
         n_series=faults.n_series,
+        uids=tuple(uids),
         n_frames=truth.n_frames,
         n_hits=truth.n_hits,
         n_messages=emulator.n_sent,
@@ -221,8 +224,9 @@ def _otherwise(options: SimulateOptions, faults: Faults) -> SimulateOptions:
 
 def _send_all(
     options: SimulateOptions, scenes: Sequence[_Scene], emulator: Emulator, stop: threading.Event
-) -> None:
-    """Send one series a scene."""
+) -> list[str]:
+    """Send one series a scene; return their unique ids."""
+    uids = []
     is_shown = sys.stderr.isatty() if options.progress is None else options.progress
     emulator.initialize()
     with Progress(console=Console(stderr=True), disable=not is_shown) as progress:
@@ -239,11 +243,13 @@ def _send_all(
                 if stop.is_set():
                     break
                 raise
+            uids.append(emulator.series.uid)
             with _watched(progress, bar, emulator):
                 emulator.trigger()
             if stop.is_set():
                 emulator.cancel()
                 break
+    return uids
 
 
 def _serve(

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from hitfinder.stream.errors import RingError, WireError
@@ -148,7 +149,9 @@ class Intake:
         entry = self._admit(header, None)
         if entry is None:
             return
-        slot = self._slot_for(entry, header)
+        # What cannot be read names no unique id; the series in which it counts does.
+        uid = self.series.entries["uid"][entry].decode(errors="replace") or None
+        slot = self._slot_for(entry, replace(header, series_uid=uid))
         if slot is not None:
             self._see(entry, header.frame)
             self._settle(slot, Outcome.CORRUPT, reason)

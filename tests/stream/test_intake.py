@@ -91,12 +91,13 @@ def test_a_header_with_half_a_surrogate_pair_is_taken(bench: Bench) -> None:
 
 
 def test_a_malformed_message_is_counted_and_its_frame_is_corrupt(bench: Bench) -> None:
-    bench.intake.take(SeriesStart(1, n_frames=3))
+    bench.intake.take(SeriesStart(1, "UID", n_frames=3))
     bench.intake.take(WireError("blob too short", series=1, frame=2))
     bench.intake.take(WireError("no message at all"))
     (slot,) = bench.ring.in_state(State.JUDGED)
     record = bench.ring.record(slot)
     assert (record.outcome, record.frame, record.reason) == ("corrupt", 2, "blob too short")
+    assert record.series_uid == "UID"
     assert bench.ring.control["n_malformed"][0] == 2
     assert bench.ring.errors() == ["blob too short", "no message at all"]
 
