@@ -19,6 +19,7 @@ from hitfinder.workers import (  # noqa: F401  (they register their sub-commands
     dataset_command,
     export_command,
     report_command,
+    soak_command,
     train_command,
 )
 from hitfinder.workers.cli_app import app, check_endpoint
