@@ -69,15 +69,17 @@ class Topic:
     """All that one daemon published.
 
     Attributes:
-        verdicts: unique id -> frame -> (outcome, reason).
+        verdicts: unique id -> frame -> outcome.
         stored: unique id -> [(frame, file, row)] of hits.
-        with_header: unique ids of series whose header the daemon had.
+        heard: unique ids of the series whose start was heard, so that all of it was.
+        with_header: of these, the ones whose header the daemon had.
         ends: every `series.end`.
         n_twice: frames that had a verdict already.
     """
 
-    verdicts: dict[str, dict[int, tuple[str, str]]] = field(default_factory=dict)
+    verdicts: dict[str, dict[int, str]] = field(default_factory=dict)
     stored: dict[str, list[tuple[int, str, int]]] = field(default_factory=dict)
+    heard: set[str] = field(default_factory=set)
     with_header: set[str] = field(default_factory=set)
     ends: list[dict[str, Any]] = field(default_factory=list)
     n_twice: int = 0
@@ -87,12 +89,14 @@ class Topic:
         uid = message.get("series_uid") or ""
         if topic == "series.end":
             self.ends.append(message)
-        elif topic == "series.start" and message["n_frames"] is not None:
-            self.with_header.add(uid)
+        elif topic == "series.start":
+            self.heard.add(uid)
+            if message["n_frames"] is not None:
+                self.with_header.add(uid)
         elif topic.startswith("result."):
             of_series = self.verdicts.setdefault(uid, {})
             self.n_twice += message["frame"] in of_series
-            of_series[message["frame"]] = message["outcome"], message["reason"] or ""
+            of_series[message["frame"]] = message["outcome"]
             if message["outcome"] == "hit":
                 place = message["frame"], message["file"], message["row"]
                 self.stored.setdefault(uid, []).append(place)
@@ -159,4 +163,4 @@ def hits_not_where_said(topic: Topic, out: Path) -> list[str]:
 
 def outcomes(topic: Topic) -> Counter[str]:
     """Return how many frames had each outcome."""
-    return Counter(o for frames in topic.verdicts.values() for o, _ in frames.values())
+    return Counter(o for frames in topic.verdicts.values() for o in frames.values())
