@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hitfinder.stream.errors import StoreError
 from hitfinder.stream.hitfile import MAX_PEAKS, read_frames
+from hitfinder.stream.learned import IN_FOLDER, all_learned
 from hitfinder.stream.ledger import Unjudged, outcome_counts, read_ledger
 from hitfinder.stream.lists import read_list
 from hitfinder.stream.messages import MAX_FRAMES
@@ -101,6 +102,7 @@ def repair_folder(folder: Path) -> list[str]:
         {},
         [Unjudged(np.arange(n_announced), Outcome.MISSING, reason)],
         "its writer was killed; finished by a repair",
+        learned=all_learned(folder, IN_FOLDER),
     )
     return [*series.recovered, "master.h5, lists, summary.json: written from what was stored"]
 

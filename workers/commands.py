@@ -68,10 +68,13 @@ def check(
         Path | None, typer.Argument(help="A run's folder; none checks this host.")
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Mend files of dead writers.")] = False,
+    rejudge: Annotated[
+        bool, typer.Option("--rejudge", help="Judge kept frames again, with the stamped model.")
+    ] = False,
 ) -> None:
     """Reconcile a run's files with its ledger, or say whether this host can run the daemon.
 
-    Example: `hitfinder-stream check /data/run12 --repair`
+    Example: `hitfinder-stream check /data/run12 --repair --rejudge`
     """
     if run is None:
         from hitfinder.workers.host import check_host
@@ -83,7 +86,14 @@ def check(
         raise ConfigError(f"run {run}: no such folder")
     report = check_run(run, repair=repair)
     print(report)
-    raise typer.Exit(0 if report.ok else 1)
+    is_same = True
+    if rejudge and report.ok:
+        from hitfinder.workers.rejudge import rejudge_run
+
+        again = rejudge_run(run)
+        print(again)
+        is_same = again.ok
+    raise typer.Exit(0 if report.ok and is_same else 1)
 
 
 @app.command()
