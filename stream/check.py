@@ -255,6 +255,9 @@ def _check_summary(folder: Path, rows: NDArray[np.void]) -> Iterator[str]:
         if summary.counts.get(outcome) != n:
             said = summary.counts.get(outcome)
             yield f"summary.json: {said} frames {outcome}, the ledger has {n}"
+        if summary.reported.get(outcome, n) != n:
+            said = summary.reported[outcome]
+            yield f"summary.json: {said} frames published as {outcome}, the ledger has {n}"
     files = {f.name: f.n_rows for f in summary.files}
     if files != {p.name: _n_rows(p) for p in image_files(folder)}:
         yield "summary.json: its files and rows are not those of the folder"

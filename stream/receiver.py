@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 # this process, what waits at the detector does not. 1 MiB in flight is 10 GB/s at 0.1 ms.
 RECEIVE_QUEUE = 4
 RECEIVE_BYTES = 1 << 20
+# The largest message is a V2 header of a 16M detector, flatfields and masks of three channels.
+# A peer that announces more is disconnected before libzmq has given it memory.
+MAX_MESSAGE_BYTES = 536870912
 POLL_MS = 50
 # Told to stop, we read until the wire has been quiet this long, or the bound is reached.
 QUIET_S, DRAIN_S = 0.25, 5.0
@@ -51,6 +54,7 @@ class Receiver:
         self._socket = context.socket(zmq.PULL)
         self._socket.set(zmq.RCVHWM, RECEIVE_QUEUE)
         self._socket.set(zmq.RCVBUF, RECEIVE_BYTES)
+        self._socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         self._socket.set(zmq.LINGER, 0)
         events = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_DISCONNECTED
         self._monitor = self._socket.get_monitor_socket(events)

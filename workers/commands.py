@@ -26,18 +26,50 @@ def subscribe(
     topic: Annotated[str, typer.Option("--topic", help="result., series. or status")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     count: Annotated[int | None, typer.Option("--count", min=1, help="Stop after N.")] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Our NAME.key_secret, for an encrypted topic.")
+    ] = None,
+    server_key: Annotated[
+        Path | None, typer.Option("--server-key", help="The server's NAME.key.")
+    ] = None,
 ) -> None:
     """Print what a running daemon publishes.
 
     Example: `hitfinder-stream subscribe tcp://127.0.0.1:5557 --topic result.hit --json`
     """
+    from hitfinder.workers.subscribe import Keys
     from hitfinder.workers.subscribe import subscribe as print_topic
 
     check_endpoint(endpoint)
+    if (key is None) != (server_key is None):
+        raise ConfigError("--key and --server-key go together")
+    keys = None if key is None or server_key is None else Keys(key, server_key)
     try:
-        print_topic(endpoint, topic, as_json=as_json, count=count)
+        print_topic(endpoint, topic, as_json=as_json, count=count, keys=keys)
     except (KeyboardInterrupt, BrokenPipeError):
         raise typer.Exit(0) from None
+
+
+@app.command()
+def keys(
+    name: Annotated[str, typer.Argument(help="Whose: writes NAME.key and NAME.key_secret.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where to write them.")] = Path("."),
+) -> None:
+    """Make a pair of keys for an encrypted results topic, one for the daemon and each reader.
+
+    The daemon's secret is `sink.results_key_file`; public keys of readers go into the folder
+    `sink.results_clients`.
+
+    Example: `hitfinder-stream keys daemon --folder /etc/hitfinder/keys`
+    """
+    from hitfinder.workers.curve import make_keys
+
+    if not name.isidentifier():
+        raise ConfigError(f"name {name!r}: expected letters, digits and _")
+    if (folder / f"{name}.key_secret").exists():
+        raise ConfigError(f"{folder}/{name}.key_secret is there already; nothing is overwritten")
+    for path in make_keys(folder, name):
+        print(path)
 
 
 @app.command()

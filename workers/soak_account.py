@@ -169,7 +169,9 @@ class Account:
                     lives[s.pid].append(s)
             # A process's growth is told by the one that lived longest.
             longest = max(lives.values(), key=len)
-            settled = [s for s in longest if s.at_s - longest[0].at_s >= SETTLED_S] or longest
+            settled = [s for s in longest if s.at_s - longest[0].at_s >= SETTLED_S]
+            if not settled:  # nobody lived long enough to tell
+                continue
             tenth = max(1, len(settled) // 10)
             early, late = settled[:tenth], settled[-tenth:]
             memory = [median(s.memory_MiB for s in part) for part in (early, late)]

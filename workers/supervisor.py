@@ -106,7 +106,7 @@ class Supervisor:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             self.publisher = Publisher(
-                self._context, config.sink.results, self.ring, self.bells, self.runtime
+                self._context, config.sink, self.ring, self.bells, self.runtime
             )
         except ConfigError:
             shutil.rmtree(self.runtime)
@@ -235,6 +235,8 @@ class Supervisor:
             if child.process is None and time.monotonic() >= child.not_before_s:
                 child.start()
             child.kill_if_hung(self.ring)
+        down = [c for c in self.children if not c.done and not c.is_ready(self.ring)]
+        self.ring.control["n_down"][0] = len(down)
 
     def _drain(self) -> int:
         """End the source, let everything in the ring be judged and stored, end the rest."""

@@ -134,6 +134,29 @@ def test_a_full_ring_drops_after_the_hold_and_counts(
     bench.close()
 
 
+def test_a_full_ring_is_held_longer_while_a_process_has_no_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hitfinder.stream.intake.MAX_HOLD_S", 0.0)
+    bench = Bench(tmp_path, "drop")
+    bench.ring.control["n_down"][0] = 1
+    for number in range(4):
+        bench.intake.take(frame(1, number))
+    beats = iter([True] * 5)
+
+    def successor_is_up() -> bool:
+        if next(beats, None) is None:
+            bench.ring.control["n_down"][0] = 0
+        return True
+
+    bench.intake.beat = successor_is_up
+    bench.intake.take(frame(1, 4))
+    entry = bench.intake.series.open_entries()[0]
+    assert bench.ring.series["n_dropped"][entry] == 1
+    assert next(beats, None) is None
+    bench.close()
+
+
 def test_a_series_is_sealed_also_while_the_intake_waits_for_room(bench: Bench) -> None:
     for number in range(4):
         bench.intake.take(frame(1, number))
