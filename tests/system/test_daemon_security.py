@@ -60,10 +60,11 @@ def test_a_daemon_listens_on_results_and_page_alone_and_outlives_a_peer_that_pro
             daemon.wait_ready()
             assert listening(daemon) == {daemon.endpoint.removeprefix("tcp://"), daemon.http}
             peer, _ = liar.accept()
-            peer.settimeout(WAIT_S)
-            peer.sendall(GREETING + bytes([4, len(READY)]) + READY)
-            peer.sendall(bytes([LONG_FRAME]) + struct.pack(">Q", 1 << 40))
-            assert _is_hung_up_on(peer)
+            with peer:
+                peer.settimeout(WAIT_S)
+                peer.sendall(GREETING + bytes([4, len(READY)]) + READY)
+                peer.sendall(bytes([LONG_FRAME]) + struct.pack(">Q", 1 << 40))
+                assert _is_hung_up_on(peer)
             good = wire_series("v2", 1, 4)
             detector.send(*good.messages)
             assert daemon.closed(1).n_judged == 4
