@@ -8,10 +8,12 @@ summary they lack are written first; a folder whose writer lives is never touche
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,9 @@ from hitfinder.stream.results import OUTCOMES, Outcome
 from hitfinder.stream.series_folder import SeriesFolder
 from hitfinder.stream.summary import read_summary
 
+# What h5py, msgspec and numpy raise for content that cannot be.
+_OF_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
+_OF_DAMAGE += (ArithmeticError, MemoryError, msgspec.MsgspecError)
 _SHOWN = 5  # frames or rows named in one sentence
 
 
@@ -72,7 +77,8 @@ def check_run(path: Path, repair: bool = False) -> CheckReport:
         try:
             if repair:
                 repairs += [f"{folder.name}/{done}" for done in repair_folder(folder)]
-            problems += [f"{folder.name}/{problem}" for problem in check_series(folder)]
+            with _damage_named(folder):
+                problems += [f"{folder.name}/{problem}" for problem in check_series(folder)]
         except StoreError as error:
             problems.append(str(error))
     return CheckReport(tuple(f.name for f in folders), tuple(repairs), tuple(problems))
@@ -90,8 +96,14 @@ def repair_folder(folder: Path) -> list[str]:
     Frames announced and without a verdict become `missing`: nobody is left to judge them.
 
     Raises:
-        StoreError: a living process writes the folder, or it holds nothing to carry on from.
+        StoreError: a living process writes the folder, it holds nothing to carry on from, or what
+            it holds is damaged.
     """
+    with _damage_named(folder):
+        return _repair(folder)
+
+
+def _repair(folder: Path) -> list[str]:
     cut_short = [f for f in sorted(folder.glob("*.h5")) if is_cut_short(f)]
     if (folder / "summary.json").exists() and not cut_short and not list(folder.glob("*.part")):
         return []
@@ -105,6 +117,15 @@ def repair_folder(folder: Path) -> list[str]:
         learned=all_learned(folder, IN_FOLDER),
     )
     return [*series.recovered, "master.h5, lists, summary.json: written from what was stored"]
+
+
+@contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    """Turn whatever a damaged file makes its reader raise into a StoreError."""
+    try:
+        yield
+    except _OF_DAMAGE as error:
+        raise StoreError(f"{folder.name}: a file is damaged ({error})") from error
 
 
 def check_series(folder: Path) -> Iterator[str]:
