@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 VICTIMS = ("receiver", "worker", "sink", "supervisor")
 SAMPLE_S = 5.0
 STEP_S = 0.1
+# A daemon that is not well again by then is killed at all the same.
+WELL_S = 60.0
 # Children notice the supervisor's death by themselves, the slowest at its next frame.
 ORPHANS_S = 15.0
 
@@ -107,11 +109,18 @@ class Soak:
         return self._stop.is_set() or enough
 
     def _kills(self) -> Iterator[None]:
-        """Kill somebody whenever it is time to."""
+        """Kill somebody whenever it is time to, counted from when the daemon is well again.
+
+        What queues behind an outage queues in the detector's connection, and dies with the
+        receiver: killing it then would tell how much a connection holds.
+        """
         every_s = self.options.kill_every_s
         while True:
             at_s = time.monotonic() + every_s * self._rng.uniform(0.5, 1.5)
             while time.monotonic() < at_s:
+                yield
+            worst_s = time.monotonic() + WELL_S
+            while not self._daemon.topic.is_well and time.monotonic() < worst_s:
                 yield
             victim = next(self._turn)
             if len(self.account.kills) % 2:
