@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hitfinder.stream.errors import StoreError
 from hitfinder.stream.messages import MAX_FRAMES
-from hitfinder.stream.recovery import is_cut_short
+from hitfinder.stream.recovery import is_growing
 from hitfinder.stream.results import OUTCOMES, Outcome, Record
 from hitfinder.stream.swmr import LIBVER, Columns, create_growing, plain_text, reopen_growing
 
@@ -257,8 +257,7 @@ def read_ledger(path: Path) -> NDArray[np.void]:
         StoreError: no ledger there, or its writer was killed in the middle of creating it.
     """
     try:
-        # SWMR tries damaged metadata again for minutes, in case that somebody is writing it.
-        with h5py.File(path, "r", libver="latest", swmr=is_cut_short(path)) as file:
+        with h5py.File(path, "r", libver="latest", swmr=is_growing(path)) as file:
             rows: NDArray[np.void] = file["ledger"][:]
     except (OSError, KeyError) as error:
         raise StoreError(f"{path.name}: cannot be read ({error}); run check --repair") from error

@@ -14,7 +14,7 @@ Parts = list[bytes]
 # Numbers at which sizes, counts and offsets go wrong.
 EDGES = (0, 1, 2, 7, 8, 11, 12, 15, 16, 127, 128, 255, 256, 8191, 8192, 65535, 65536)
 EDGES += ((1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 63) - 1, (1 << 64) - 1)
-MOST_BYTES = 1 << 16
+MOST_BYTES = 1 << 18
 
 
 def mutated(seeds: Sequence[Parts], rng: random.Random) -> Parts:
