@@ -155,7 +155,8 @@ def _direction(panel: _Region, key: str, default: str) -> tuple[float, float]:
     parts = dict.fromkeys("xyz", 0.0)
     for number, axis in DIRECTION.findall(text):
         sign = number.replace(" ", "")
-        parts[axis] = float(sign + "1") if sign in ("", "+", "-") else float(sign)
+        factor = sign + "1" if sign in ("", "+", "-") else sign
+        parts[axis] = _number(factor, f"{panel.name}/{key}", line)
     if not (parts["x"] or parts["y"]):
         raise GeometryError(f"line {line}: {panel.name}/{key} = {text!r}; expected x and y", line)
     return parts["x"], parts["y"]

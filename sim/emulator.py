@@ -214,7 +214,7 @@ class Emulator:
             self._state = State.READY
             logger.info("series=%d armed, %d frames", series.number, self.config.n_frames)
             produce = stream_v1.start if self.protocol == "v1" else stream_v2.start
-            self._send(WireMessage("start", series.number, produce(self.config, series)))
+            self._send(WireMessage("start", series.number, produce(self._promised(), series)))
         if self.config.trigger_mode not in ("ints", "inte"):
             self._external = threading.Thread(target=self._run_external, name="external-trigger")
             self._external.start()
@@ -223,7 +223,8 @@ class Emulator:
     def trigger(self, count_time_s: float | None = None) -> int:
         """Expose one trigger's images and return how many were produced; blocks until done.
 
-        The detector disarms itself after the last trigger's last image.
+        The detector disarms itself after the last trigger's last image, or where a fault cuts
+        the series short.
 
         Args:
             count_time_s: exposure time of this trigger (`inte`), None for the configured one.
@@ -239,8 +240,11 @@ class Emulator:
                 n_frames = self._expose(self._series, count_time_s)
             finally:
                 self._state = State.READY
-            if self._next_frame >= self.config.n_frames:
+            cut = self._cut()
+            if cut is not None or self._next_frame >= self.config.n_frames:
                 self._end_series()
+            if cut == "initialize":
+                self._series = replace(self._series, number=0)
             return n_frames
 
     def disarm(self) -> int:
@@ -304,9 +308,11 @@ class Emulator:
             images = _encode_all(content, encoder, len(self.config.channels))
             if rate_Hz is not None and self._stop.wait(max(0, begin_s + k / rate_Hz - _now())):
                 return k
-            if self._stop.is_set():
+            if self._stop.is_set() or self._cut() is not None:
                 return k
             frame = self._next_frame
+            if self._faults is not None and frame == self._faults.faults.disconnect:
+                self._push.reopen()
             times = exposure_times(self.config, frame, count_time_s)
             parts = produce(self.config, series, frame, images, times)
             self.latest = (series.number, frame, images)
@@ -315,6 +321,18 @@ class Emulator:
             self._send(WireMessage("image", series.number, parts, frame, images[0].payload))
             self._next_frame += 1
         return n_frames
+
+    def _promised(self) -> DetectorConfig:
+        """Return the config as the header tells it."""
+        promise = None if self._faults is None else self._faults.faults.promise
+        if promise is None:
+            return self.config
+        return replace(self.config, n_images=promise, n_trigger=1, trigger_mode="ints")
+
+    def _cut(self) -> str | None:
+        """Return what ends the series before its next frame, None if nothing does."""
+        cut = None if self._faults is None else self._faults.cut
+        return cut[0] if cut is not None and self._next_frame >= cut[1] else None
 
     def _end_series(self) -> int:
         """Send the end of an armed series; return the last number."""

@@ -2,22 +2,31 @@
 
 Its one rule: message in, messages out, no I/O; every fault is drawn from the seed, the series
 and the frame alone, and recorded, so a test knows exactly what it must find. Kinds after the
-protocol note, sections 5, 6 and 12.
+protocol note, sections 5, 6 and 12. What ends or changes a whole series befalls the first, third,
+fifth ... that is armed; the one after it is whole, so that one sees the receiver recover.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from hitfinder import HitfinderError
 
 CORRUPT_BYTES = 8
-GRAMMAR = "drop:P,duplicate:P,corrupt:P,truncate:P,reorder:N,no-header,no-end"
+# Images that an aborting detector still had in its queue.
+ABORT_QUEUE = 4
 FRAME_FAULTS = ("drop", "duplicate", "corrupt", "truncate")
+CUTS = ("cancel", "abort", "rearm", "initialize")
+FLAGS = ("shape", "depth", "no-header", "no-end")
+GRAMMAR = (
+    "drop:P,duplicate:P,corrupt:P,truncate:P,reorder:N,gap:A-B,late:N,thief:N,promise:N,"
+    "disconnect:N,interleave:N,cancel:N|abort:N|rearm:N|initialize:N,shape,depth,no-header,no-end"
+)
 
 
 class FaultsError(HitfinderError):
@@ -43,9 +52,9 @@ class WireMessage:
     blob: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """How often what goes wrong. Probabilities are per image and exclude each other.
+    """What goes wrong, and how often. Probabilities are per image and exclude each other.
 
     Attributes:
         drop: the image never leaves.
@@ -54,6 +63,18 @@ class Faults:
             the announced size absurd.
         truncate: the second half of its pixel part (V1) or message (V2) is missing.
         reorder: images leave in random order within groups of that many; 0 for in order.
+        gap: images of these numbers, first and last, never leave.
+        late: the receiver joins before this frame: header and earlier images never leave.
+        thief: so many receivers are connected and get each message in turn; only the first's
+            messages leave. 0 or 1: nobody else.
+        promise: the header announces so many images, whatever is sent; None for the truth.
+        disconnect: the connection is closed and opened again before this frame.
+        cut: what ends every other series, and before which frame: `cancel` sends the end,
+            `abort` too, but what was in the detector's queue is gone, `rearm` sends none,
+            `initialize` sends it and series numbers begin again.
+        interleave: from this frame on, every other series leaves between the next one's.
+        shape: every other series has images of half the rows.
+        depth: every other series has pixels of another depth.
         no_header: the start message is not sent.
         no_end: the end message is not sent.
     """
@@ -63,6 +84,15 @@ class Faults:
     corrupt: float = 0.0
     truncate: float = 0.0
     reorder: int = 0
+    gap: tuple[int, int] | None = None
+    late: int = 0
+    thief: int = 0
+    promise: int | None = None
+    disconnect: int | None = None
+    cut: tuple[str, int] | None = None
+    interleave: int | None = None
+    shape: bool = False
+    depth: bool = False
     no_header: bool = False
     no_end: bool = False
 
@@ -82,27 +112,55 @@ def parse_faults(spec: str) -> Faults:
     Raises:
         FaultsError: unknown word, missing or odd number, probabilities above 1 together.
     """
-    values: dict[str, float | int | bool] = {}
+    values: dict[str, Any] = {}
     for word in filter(None, (w.strip() for w in spec.split(","))):
         name, _, number = word.partition(":")
+        if name in FLAGS and not number:
+            values[name.replace("-", "_")] = True
+            continue
+        key, read = _READERS.get(name, ("", None))
+        if read is None or key in values:
+            raise FaultsError(f"fault {word!r}; expected words of {GRAMMAR}, each once")
         try:
-            if name in FRAME_FAULTS:
-                values[name] = float(number)
-            elif name == "reorder":
-                values[name] = int(number)
-            elif name in ("no-header", "no-end") and not number:
-                values[name.replace("-", "_")] = True
-            else:
-                raise FaultsError(f"fault {word!r}; expected words of {GRAMMAR}")
+            values[key] = read(number)
         except ValueError as reason:
             raise FaultsError(
-                f"fault {word!r}: {number!r} is no number; see {GRAMMAR}"
+                f"fault {word!r}: {number!r} is no number for it; see {GRAMMAR}"
             ) from reason
-    faults = Faults(**values)  # type: ignore[arg-type]
-    rates = [faults.drop, faults.duplicate, faults.corrupt, faults.truncate]
-    if not (min(rates) >= 0 and sum(rates) <= 1 and faults.reorder >= 0):
+    faults = Faults(**values)
+    rates = [getattr(faults, kind) for kind in FRAME_FAULTS]
+    if not (min(rates) >= 0 and sum(rates) <= 1):
         raise FaultsError(f"faults {spec!r}: probabilities are 0 to 1, at most 1 together")
     return faults
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(text)
+    return int(text)
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    pair = _natural(first), _natural(last)
+    if pair[0] > pair[1]:
+        raise ValueError(text)
+    return pair
+
+
+def _cut(kind: str) -> Callable[[str], tuple[str, int]]:
+    return lambda text: (kind, _natural(text))
+
+
+_READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    **{name: (name, float) for name in FRAME_FAULTS},
+    **{
+        name: (name, _natural)
+        for name in ("reorder", "late", "thief", "promise", "disconnect", "interleave")
+    },
+    **{name: ("cut", _cut(name)) for name in CUTS},
+    "gap": ("gap", _range),
+}
 
 
 @dataclass(slots=True)
@@ -111,37 +169,77 @@ class FaultInjector:
 
     Attributes:
         applied: the faults made so far, in order.
+        n_series: headers that came by so far.
     """
 
     faults: Faults
     seed: int = 0
     applied: list[AppliedFault] = field(default_factory=list)
+    n_series: int = 0
     _held: list[WireMessage] = field(default_factory=list)
+    _queued: deque[WireMessage] = field(default_factory=deque)
+    _between: deque[WireMessage] = field(default_factory=deque)
+    _n_dealt: int = 0
+
+    @property
+    def is_struck(self) -> bool:
+        """Say whether the present series is one of those that are cut or held up."""
+        return self.n_series % 2 == 1
+
+    @property
+    def cut(self) -> tuple[str, int] | None:
+        """Return what ends the present series, and before which frame."""
+        return self.faults.cut if self.is_struck else None
 
     def feed(self, message: WireMessage) -> list[WireMessage]:
-        """Return the messages to send now, in order; images may be held back to reorder."""
-        if message.kind == "start":
-            # A series that was cut short without an end must not leak into the next one.
-            held, self._held = self._held, []
-            return held + self._unless(message, self.faults.no_header, "no-header")
-        if message.kind == "end":
-            return self._release(message.series) + self._unless(
-                message, self.faults.no_end, "no-end"
-            )
-        self._held += self._image(message)
-        return self._release(message.series) if len(self._held) >= self.faults.reorder else []
+        """Return the messages to send now, in order; some may be held back for a while."""
+        self.n_series += message.kind == "start"
+        leaving = [message]
+        steps = (
+            self._lose,
+            self._damage,
+            self._reorder,
+            self._abort,
+            self._interleave,
+            self._mute,
+        )
+        for step in steps:
+            leaving = [after for before in leaving for after in step(before)]
+        return [m for m in leaving if self._is_dealt_here(m)]
 
-    def _unless(self, message: WireMessage, is_lost: bool, kind: str) -> list[WireMessage]:
-        if not is_lost:
-            return [message]
-        self.applied.append(AppliedFault(message.series, -1, kind))
-        return []
+    def _note(self, message: WireMessage, kind: str) -> None:
+        self.applied.append(AppliedFault(message.series, message.frame, kind))
 
-    def _image(self, message: WireMessage) -> list[WireMessage]:
-        kind = self._draw(message)
+    def _unless(self, message: WireMessage, kind: str | None) -> list[WireMessage]:
         if kind is None:
             return [message]
-        self.applied.append(AppliedFault(message.series, message.frame, kind))
+        self._note(message, kind)
+        return []
+
+    def _lose(self, message: WireMessage) -> list[WireMessage]:
+        gap, frame = self.faults.gap, message.frame
+        if message.kind != "image":
+            return [message]
+        if frame < self.faults.late:
+            return self._unless(message, "late")
+        is_gap = gap is not None and gap[0] <= frame <= gap[1]
+        return self._unless(message, "gap" if is_gap else None)
+
+    def _mute(self, message: WireMessage) -> list[WireMessage]:
+        """Lose header and end, last of all: they have told the other steps where a series ends."""
+        f, kind = self.faults, None
+        if message.kind == "start":
+            kind = "no-header" if f.no_header else "late" if f.late else None
+        elif message.kind == "end":
+            is_rearmed = self.cut is not None and self.cut[0] == "rearm"
+            kind = "rearm" if is_rearmed else "no-end" if f.no_end else None
+        return self._unless(message, kind)
+
+    def _damage(self, message: WireMessage) -> list[WireMessage]:
+        kind = self._draw(message) if message.kind == "image" else None
+        if kind is None:
+            return [message]
+        self._note(message, kind)
         if kind == "drop":
             return []
         if kind == "duplicate":
@@ -161,16 +259,63 @@ class FaultInjector:
                 return kind
         return None
 
-    def _release(self, series: int) -> list[WireMessage]:
+    def _reorder(self, message: WireMessage) -> list[WireMessage]:
+        if message.kind != "image":
+            # A series that was cut short without an end must not leak into the next one.
+            return [*self._release(), message]
+        self._held.append(message)
+        return self._release() if len(self._held) >= self.faults.reorder else []
+
+    def _release(self) -> list[WireMessage]:
         """Let the held images go, shuffled if asked, and note which left out of order."""
         held, self._held = self._held, []
         if self.faults.reorder < 2 or len(held) < 2:
             return held
-        rng = np.random.default_rng([self.seed, series, held[0].frame, 1])
+        rng = np.random.default_rng([self.seed, held[0].series, held[0].frame, 1])
         shuffled = [held[k] for k in rng.permutation(len(held))]
-        moved = [b for a, b in zip(held, shuffled, strict=True) if a.frame != b.frame]
-        self.applied += [AppliedFault(m.series, m.frame, "reorder") for m in moved]
+        for before, after in zip(held, shuffled, strict=True):
+            if before.frame != after.frame:
+                self._note(after, "reorder")
         return shuffled
+
+    def _abort(self, message: WireMessage) -> list[WireMessage]:
+        """Hold the latest images as a detector's queue does, and lose them at the end."""
+        if self.cut is None or self.cut[0] != "abort" or message.kind == "start":
+            return [message]
+        if message.kind == "end":
+            for lost in self._queued:
+                self._note(lost, "abort")
+            self._queued.clear()
+            return [message]
+        self._queued.append(message)
+        return [self._queued.popleft()] if len(self._queued) > ABORT_QUEUE else []
+
+    def _interleave(self, message: WireMessage) -> list[WireMessage]:
+        """Keep the rest of a series, and let it leave between the messages of the next."""
+        first = self.faults.interleave
+        if first is None:
+            return [message]
+        if self.is_struck and message.kind != "start":
+            if message.kind == "end" or message.frame >= first:
+                self._note(message, "interleave")
+                self._between.append(message)
+                return []
+        elif message.kind == "end":
+            rest = list(self._between)
+            self._between.clear()
+            return [*rest, message]
+        elif message.kind == "image" and self._between:
+            return [message, self._between.popleft()]
+        return [message]
+
+    def _is_dealt_here(self, message: WireMessage) -> bool:
+        """Say whether this receiver is the one whose turn it is."""
+        n = self._n_dealt
+        self._n_dealt += 1
+        is_ours = self.faults.thief < 2 or n % self.faults.thief == 0
+        if not is_ours:
+            self._note(message, "thief")
+        return is_ours
 
 
 def _corrupt(message: WireMessage) -> list[bytes]:

@@ -40,16 +40,20 @@ class PushSocket:
     """
 
     def __init__(self, bind: str, send_hwm: int, linger_s: float) -> None:
+        self._send_hwm, self._linger_s = send_hwm, linger_s
+        self._open(bind.removesuffix(":0") + ":*" if bind.endswith(":0") else bind)
+        self.endpoint = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
+
+    def _open(self, bind: str) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
         self._socket = self._context.socket(zmq.PUSH)
-        self._socket.setsockopt(zmq.SNDHWM, send_hwm)
-        self._socket.setsockopt(zmq.LINGER, round(linger_s * 1000))
+        self._socket.setsockopt(zmq.SNDHWM, self._send_hwm)
+        self._socket.setsockopt(zmq.LINGER, round(self._linger_s * 1000))
         try:
-            self._socket.bind(bind.removesuffix(":0") + ":*" if bind.endswith(":0") else bind)
+            self._socket.bind(bind)
         except zmq.ZMQError as reason:
             self._context.destroy(linger=0)
             raise BindError(f"cannot bind {bind}: {reason}; choose a free port") from reason
-        self.endpoint = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def send(
         self, parts: Sequence[bytes], timeout_s: float, give_up: Callable[[], bool] = bool
@@ -77,6 +81,11 @@ class PushSocket:
             if time.monotonic() > deadline_s or give_up():
                 return False
         return True
+
+    def reopen(self) -> None:
+        """Close the connections once what is queued has left, and bind the same address again."""
+        self.close()
+        self._open(self.endpoint)
 
     def close(self, linger_s: float | None = None) -> None:
         """Close for good; `linger_s` overrules what was set at the start."""

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from hitfinder import HitfinderError
 from hitfinder.sim.detector import Compression, DetectorConfig, HeaderDetail, Protocol
 from hitfinder.sim.emulator import Emulator, EmulatorError, EmulatorOptions
 from hitfinder.sim.encoding import EncodedImage
-from hitfinder.sim.faults import AppliedFault, FaultInjector, parse_faults
+from hitfinder.sim.faults import AppliedFault, FaultInjector, Faults, parse_faults
 from hitfinder.sim.frames import FrameSource
 from hitfinder.sim.physics import Detector, data_sets
 from hitfinder.sim.pool import FrameTruth, PooledSource, TruthFile
@@ -58,6 +58,7 @@ class SimulateOptions:
     Attributes:
         bind: ZMQ endpoint to send from; port 0 takes a free one.
         frames: images of each series.
+        series: how many are sent, the data sets in turn; 0 for one of each data set.
         rate_Hz: images a second; None for as fast as they are taken.
         hit_fraction: share of frames with a crystal in the beam.
         dataset: `01` to `09`, or `all` for nine series one after the other.
@@ -79,6 +80,7 @@ class SimulateOptions:
     bind: str = "tcp://127.0.0.1:31001"
     protocol: Protocol = "v2"
     frames: int = 1000
+    series: int = 0
     rate_Hz: float | None = 100.0
     hit_fraction: float = 0.2
     dataset: str = "02"
@@ -106,6 +108,7 @@ class SimulateReport:
     """What was sent.
 
     Attributes:
+        uids: unique ids of the series that were armed here, in order; none behind an API.
         n_frames: images produced.
         n_hits: of these, with a crystal in the beam.
         n_messages: messages taken by receivers, start and end messages included.
@@ -116,6 +119,7 @@ class SimulateReport:
 
     endpoint: str
     n_series: int
+    uids: tuple[str, ...]
     n_frames: int
     n_hits: int
     n_messages: int
@@ -149,11 +153,13 @@ def simulate(
     """
     datasets = _check(options)
     faults = FaultInjector(parse_faults(options.faults), options.seed)
-    sources = [PooledSource(_frames(options, d), d, options.pool) for d in datasets]
-    settings = _config(options, datasets[0]), _emulator_options(options)
+    scenes = _scenes(options, datasets, faults.faults)
+    settings = scenes[0].config, _emulator_options(options)
 
-    def see(series: int, frame: int) -> tuple[EncodedImage, FrameTruth]:
-        shown = sources[(series - 1) % len(sources)].show(frame, emulator.encoder)
+    def see(_series: int, frame: int) -> tuple[EncodedImage, FrameTruth]:
+        # Numbers may begin again; how many were armed does not.
+        scene = scenes[max(faults.n_series - 1, 0) % len(scenes)]
+        shown = scene.source.show(frame, emulator.encoder)
         return shown.image, shown.truth
 
     with (
@@ -161,17 +167,18 @@ def simulate(
         Emulator(settings[0], see, settings[1], on_frame=truth.note, faults=faults) as emulator,
         _stopped_by_signal(emulator) as stop,
     ):
-        begin_s = time.monotonic()
+        begin_s, uids = time.monotonic(), list[str]()
         if options.api is not None:
-            n_series = _serve(options.api, emulator, stop, announce)
+            _serve(options.api, emulator, stop, announce)
         else:
             announce(Listening(emulator.endpoint, None))
-            n_series = _send_all(options, datasets, sources, emulator, stop)
+            uids = _send_all(options, scenes, emulator, stop)
         wall_s = time.monotonic() - begin_s
         emulator.close(STOP_LINGER_s if stop.is_set() else None)
     return SimulateReport(
         endpoint=emulator.endpoint,
-        n_series=n_series,
+        n_series=faults.n_series,
+        uids=tuple(uids),
         n_frames=truth.n_frames,
         n_hits=truth.n_hits,
         n_messages=emulator.n_sent,
@@ -181,21 +188,53 @@ def simulate(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """What the detector is set to and sees in one series."""
+
+    dataset: str
+    config: DetectorConfig
+    source: PooledSource
+
+
+def _scenes(options: SimulateOptions, datasets: Sequence[str], faults: Faults) -> list[_Scene]:
+    """Return a scene a series; series of the same settings share their frames."""
+    made: dict[tuple[str, bool], _Scene] = {}
+    scenes = []
+    for k in range(options.series or len(datasets)):
+        name = datasets[k % len(datasets)], k % 2 == 0 and (faults.shape or faults.depth)
+        if name not in made:
+            o = _otherwise(options, faults) if name[1] else options
+            source = PooledSource(_frames(o, name[0]), name[0], o.pool)
+            made[name] = _Scene(name[0], _config(o, name[0]), source)
+        scenes.append(made[name])
+    return scenes
+
+
+def _otherwise(options: SimulateOptions, faults: Faults) -> SimulateOptions:
+    """Return the options of the series that differ from their neighbours."""
+    rows, columns = _detector(options).shape
+    dtype: Literal["uint16", "uint32"] = "uint16" if options.dtype == "uint32" else "uint32"
+    return replace(
+        options,
+        shape=(rows // 2, columns) if faults.shape else options.shape,
+        dtype=dtype if faults.depth else options.dtype,
+    )
+
+
 def _send_all(
-    options: SimulateOptions,
-    datasets: Sequence[str],
-    sources: Sequence[PooledSource],
-    emulator: Emulator,
-    stop: threading.Event,
-) -> int:
-    """Send one series a data set and return how many were armed."""
+    options: SimulateOptions, scenes: Sequence[_Scene], emulator: Emulator, stop: threading.Event
+) -> list[str]:
+    """Send one series a scene; return their unique ids."""
+    uids = []
     is_shown = sys.stderr.isatty() if options.progress is None else options.progress
     emulator.initialize()
     with Progress(console=Console(stderr=True), disable=not is_shown) as progress:
-        for dataset, source in zip(datasets, sources, strict=True):
-            bar = progress.add_task(f"data set {dataset}", total=options.frames)
-            emulator.configure(**_setting_fields(dataset))
-            source.fill(options.frames, emulator.encoder)
+        for scene in scenes:
+            bar = progress.add_task(f"data set {scene.dataset}", total=options.frames)
+            changes = {f.name: getattr(scene.config, f.name) for f in fields(scene.config)}
+            emulator.configure(**changes)
+            scene.source.fill(options.frames, emulator.encoder)
             if stop.is_set():
                 break
             try:
@@ -204,25 +243,25 @@ def _send_all(
                 if stop.is_set():
                     break
                 raise
+            uids.append(emulator.series.uid)
             with _watched(progress, bar, emulator):
                 emulator.trigger()
             if stop.is_set():
                 emulator.cancel()
                 break
-    return emulator.series.number
+    return uids
 
 
 def _serve(
     address: str, emulator: Emulator, stop: threading.Event, announce: Callable[[Listening], None]
-) -> int:
-    """Obey clients until a signal comes; return the last series number."""
+) -> None:
+    """Obey clients until a signal comes."""
     host, _, port = address.rpartition(":")
     with RestServer(Simplon(emulator), host, int(port)) as server:
         announce(Listening(emulator.endpoint, server.port))
         while not stop.wait(WAIT_STEP_s):
             pass
         emulator.cancel()
-    return emulator.series.number
 
 
 @contextmanager
@@ -272,6 +311,8 @@ def _check(options: SimulateOptions) -> tuple[str, ...]:
         raise SimulateError(f"data set {options.dataset!r}; expected all or {', '.join(known)}")
     if options.dataset == "all" and options.api is not None:
         raise SimulateError("data set all needs nine settings; with an API the client sets them")
+    if options.series < 0:
+        raise SimulateError("series cannot be negative; 0 sends one a data set")
     if options.frames < 1 or (options.rate_Hz is not None and options.rate_Hz <= 0):
         raise SimulateError("frames and rate must be positive; rate max has no limit")
     if options.background not in BLANK_KINDS:
@@ -289,9 +330,9 @@ def _check(options: SimulateOptions) -> tuple[str, ...]:
 
 def _frames(options: SimulateOptions, dataset: str) -> FrameSource:
     is_shipped = options.crystal_um == SHIPPED_CRYSTAL_UM
-    fields: dict[str, Any] = {} if options.n_photons is None else {"n_photons": options.n_photons}
+    given: dict[str, Any] = {} if options.n_photons is None else {"n_photons": options.n_photons}
     if options.hot_pixels:
-        fields["n_hot_pixels"] = options.hot_pixels
+        given["n_hot_pixels"] = options.hot_pixels
     settings = replace(
         BLANK_KINDS[options.background],
         datasets=(dataset,),
@@ -301,7 +342,7 @@ def _frames(options: SimulateOptions, dataset: str) -> FrameSource:
         strength=options.strength,
         patterns="shipped" if is_shipped else "generator",
         dtype=options.dtype,
-        **fields,
+        **given,
     )
     return FrameSource(
         settings,

@@ -8,15 +8,18 @@ summary they lack are written first; a folder whose writer lives is never touche
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.stream.errors import StoreError
 from hitfinder.stream.hitfile import MAX_PEAKS, read_frames
+from hitfinder.stream.learned import IN_FOLDER, all_learned
 from hitfinder.stream.ledger import Unjudged, outcome_counts, read_ledger
 from hitfinder.stream.lists import read_list
 from hitfinder.stream.messages import MAX_FRAMES
@@ -25,6 +28,9 @@ from hitfinder.stream.results import OUTCOMES, Outcome
 from hitfinder.stream.series_folder import SeriesFolder
 from hitfinder.stream.summary import read_summary
 
+# What h5py, msgspec and numpy raise for content that cannot be.
+_OF_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
+_OF_DAMAGE += (ArithmeticError, MemoryError, msgspec.MsgspecError)
 _SHOWN = 5  # frames or rows named in one sentence
 
 
@@ -71,7 +77,8 @@ def check_run(path: Path, repair: bool = False) -> CheckReport:
         try:
             if repair:
                 repairs += [f"{folder.name}/{done}" for done in repair_folder(folder)]
-            problems += [f"{folder.name}/{problem}" for problem in check_series(folder)]
+            with _damage_named(folder):
+                problems += [f"{folder.name}/{problem}" for problem in check_series(folder)]
         except StoreError as error:
             problems.append(str(error))
     return CheckReport(tuple(f.name for f in folders), tuple(repairs), tuple(problems))
@@ -89,8 +96,14 @@ def repair_folder(folder: Path) -> list[str]:
     Frames announced and without a verdict become `missing`: nobody is left to judge them.
 
     Raises:
-        StoreError: a living process writes the folder, or it holds nothing to carry on from.
+        StoreError: a living process writes the folder, it holds nothing to carry on from, or what
+            it holds is damaged.
     """
+    with _damage_named(folder):
+        return _repair(folder)
+
+
+def _repair(folder: Path) -> list[str]:
     cut_short = [f for f in sorted(folder.glob("*.h5")) if is_cut_short(f)]
     if (folder / "summary.json").exists() and not cut_short and not list(folder.glob("*.part")):
         return []
@@ -101,8 +114,18 @@ def repair_folder(folder: Path) -> list[str]:
         {},
         [Unjudged(np.arange(n_announced), Outcome.MISSING, reason)],
         "its writer was killed; finished by a repair",
+        learned=all_learned(folder, IN_FOLDER),
     )
     return [*series.recovered, "master.h5, lists, summary.json: written from what was stored"]
+
+
+@contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    """Turn whatever a damaged file makes its reader raise into a StoreError."""
+    try:
+        yield
+    except _OF_DAMAGE as error:
+        raise StoreError(f"{folder.name}: a file is damaged ({error})") from error
 
 
 def check_series(folder: Path) -> Iterator[str]:
@@ -253,6 +276,9 @@ def _check_summary(folder: Path, rows: NDArray[np.void]) -> Iterator[str]:
         if summary.counts.get(outcome) != n:
             said = summary.counts.get(outcome)
             yield f"summary.json: {said} frames {outcome}, the ledger has {n}"
+        if summary.reported.get(outcome, n) != n:
+            said = summary.reported[outcome]
+            yield f"summary.json: {said} frames published as {outcome}, the ledger has {n}"
     files = {f.name: f.n_rows for f in summary.files}
     if files != {p.name: _n_rows(p) for p in image_files(folder)}:
         yield "summary.json: its files and rows are not those of the folder"

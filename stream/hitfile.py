@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from hitfinder.stream.ledger import COLUMNS, ROW, UNKNOWN_NOTE, unknown_value
 from hitfinder.stream.messages import Blob, Codec
+from hitfinder.stream.recovery import is_growing
 from hitfinder.stream.results import Record
 from hitfinder.stream.swmr import Columns, create_growing, plain_text
 
@@ -205,7 +206,7 @@ class HitFile:
 
 def read_columns(path: Path) -> NDArray[np.void]:
     """Return a hit file's verdicts, dtype `ROW`, one per row; works while it grows."""
-    with h5py.File(path, "r", libver="latest", swmr=True) as file:
+    with h5py.File(path, "r", libver="latest", swmr=is_growing(path)) as file:
         group = file["entry/hitfinder"]
         n_rows = min(group[name].shape[0] for name in COLUMNS)
         rows = np.zeros(n_rows, ROW)
@@ -216,7 +217,7 @@ def read_columns(path: Path) -> NDArray[np.void]:
 
 def read_frames(path: Path) -> NDArray[np.int64]:
     """Return the frame number of every row of a hit file; works while it grows."""
-    with h5py.File(path, "r", libver="latest", swmr=True) as file:
+    with h5py.File(path, "r", libver="latest", swmr=is_growing(path)) as file:
         frames: NDArray[np.int64] = file["entry/hitfinder/frame"][:]
     return frames
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from hitfinder.stream.errors import RingError, WireError
@@ -31,8 +32,11 @@ from hitfinder.stream.series import Admission, SeriesTable
 log = logging.getLogger(__name__)
 
 # Live, the detector buffers while we do not read; past this time it would lose frames unseen,
-# so we read on, drop, and count. Long enough for a killed worker's successor to load its model.
+# so we read on, drop, and count.
 MAX_HOLD_S = 10.0
+# While a process that died has no successor yet, room is sure to come: loading a model takes a
+# minute on a machine that has other work.
+MAX_MEND_S = 90.0
 # How often a process that waits for room looks whether it should stop or seal a series.
 CHECK_S = 0.02
 
@@ -44,7 +48,8 @@ class Intake:
         ring: the shared memory.
         bells: doorbells; rings `worker` and `sink`.
         runtime: folder where headers are left for the other processes.
-        when_full: `drop` holds for `MAX_HOLD_S`, then drops and counts; `block` waits.
+        when_full: `drop` holds for `MAX_HOLD_S`, or `MAX_MEND_S` while a process has died, then
+            drops and counts; `block` waits.
         beat: called while waiting, to show that the process lives and whether it should go on.
     """
 
@@ -148,7 +153,9 @@ class Intake:
         entry = self._admit(header, None)
         if entry is None:
             return
-        slot = self._slot_for(entry, header)
+        # What cannot be read names no unique id; the series in which it counts does.
+        uid = self.series.entries["uid"][entry].decode(errors="replace") or None
+        slot = self._slot_for(entry, replace(header, series_uid=uid))
         if slot is not None:
             self._see(entry, header.frame)
             self._settle(slot, Outcome.CORRUPT, reason)
@@ -190,14 +197,16 @@ class Intake:
 
     def _free_slot(self) -> int | None:
         """Return a slot, waiting for one as the policy says; None means drop."""
-        deadline = time.monotonic() + (0.0 if self._dropping else MAX_HOLD_S)
+        since_s = time.monotonic()
         while (slot := self.ring.take_free()) is None:
             if not self._wait():
                 return None
-            if self.when_full == "drop" and time.monotonic() > deadline:
+            held_s = time.monotonic() - since_s
+            hold_s = MAX_MEND_S if self.ring.control["n_down"][0] else MAX_HOLD_S
+            if self.when_full == "drop" and (self._dropping or held_s > hold_s):
                 if not self._dropping:
                     log.warning(
-                        "ring full for %.0f s: dropping frames until a slot is free", MAX_HOLD_S
+                        "ring full for %.0f s: dropping frames until a slot is free", held_s
                     )
                 self._dropping = True
                 return None

@@ -2,7 +2,8 @@
 
 One rule: a list only grows, and a verdict that names its worker and a number n was made with the
 first n entries. While a series runs each worker's list stands in the runtime folder, written
-before the verdicts that rest on it; at the end all are copied to `/learned` of `ledger.h5`.
+before the verdicts that rest on it, and the sink keeps a copy in the series' folder before it
+stores them, which outlives the daemon; at the end all go to `/learned` of `ledger.h5`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ PIXEL_KINDS = ("hot", "dead", "shadow")
 SETTLED = b"settled"
 """The kind of the entry from which on a worker knew the hot pixels."""
 COMPARED = ("outcome", "learned_by", "n_learned", "flux_scale")
+IN_FOLDER = 0
+"""The key under which a series' own folder holds its lists."""
 UNITS = "pixel: flat index of a square's first; edge_px: its edge; frame: -1 for an earlier series"
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from hitfinder.stream.errors import StoreError
 from hitfinder.stream.messages import MAX_FRAMES
+from hitfinder.stream.recovery import is_growing
 from hitfinder.stream.results import OUTCOMES, Outcome, Record
 from hitfinder.stream.swmr import LIBVER, Columns, create_growing, plain_text, reopen_growing
 
@@ -256,7 +257,7 @@ def read_ledger(path: Path) -> NDArray[np.void]:
         StoreError: no ledger there, or its writer was killed in the middle of creating it.
     """
     try:
-        with h5py.File(path, "r", libver="latest", swmr=True) as file:
+        with h5py.File(path, "r", libver="latest", swmr=is_growing(path)) as file:
             rows: NDArray[np.void] = file["ledger"][:]
     except (OSError, KeyError) as error:
         raise StoreError(f"{path.name}: cannot be read ({error}); run check --repair") from error

@@ -23,7 +23,13 @@ log = logging.getLogger(__name__)
 # this process, what waits at the detector does not. 1 MiB in flight is 10 GB/s at 0.1 ms.
 RECEIVE_QUEUE = 4
 RECEIVE_BYTES = 1 << 20
+# The largest message is a V2 header of a 16M detector, flatfields and masks of three channels.
+# A peer that announces more is disconnected before libzmq has given it memory.
+MAX_MESSAGE_BYTES = 536870912
 POLL_MS = 50
+# libzmq tries a lost connection again by itself, within 0.1 s; one that broke its protocol, or
+# announced too large a message, it gives up for good, and then we connect anew.
+RECONNECT_S = 1.0
 # Told to stop, we read until the wire has been quiet this long, or the bound is reached.
 QUIET_S, DRAIN_S = 0.25, 5.0
 
@@ -51,6 +57,7 @@ class Receiver:
         self._socket = context.socket(zmq.PULL)
         self._socket.set(zmq.RCVHWM, RECEIVE_QUEUE)
         self._socket.set(zmq.RCVBUF, RECEIVE_BYTES)
+        self._socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         self._socket.set(zmq.LINGER, 0)
         events = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_DISCONNECTED
         self._monitor = self._socket.get_monitor_socket(events)
@@ -58,6 +65,7 @@ class Receiver:
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
         self._unreachable: set[str] = set()
+        self._given_up_s: dict[str, float] = {}
         for endpoint in endpoints:
             self._socket.connect(endpoint)
 
@@ -76,6 +84,8 @@ class Receiver:
             ready = dict(self._poller.poll(POLL_MS))
             if self._monitor in ready:
                 self._watch_connections()
+            if self._given_up_s:
+                self._connect_anew(now)
             if self._socket in ready:
                 self._receive()
                 last = time.monotonic()
@@ -101,13 +111,22 @@ class Receiver:
             event = recv_monitor_message(self._monitor)
             endpoint = event["endpoint"].decode(errors="replace")
             connected = self.intake.ring.control["connected"]
+            self._given_up_s.pop(endpoint, None)
             if event["event"] == zmq.EVENT_CONNECTED:
                 connected[0] += 1
                 self._unreachable.discard(endpoint)
                 log.info("connected to %s", endpoint)
             elif event["event"] == zmq.EVENT_DISCONNECTED:
                 connected[0] = max(0, int(connected[0]) - 1)
+                self._given_up_s[endpoint] = time.monotonic() + RECONNECT_S
                 log.warning("%s closed the connection; waiting for it to come back", endpoint)
             elif endpoint not in self._unreachable:
                 self._unreachable.add(endpoint)
                 log.warning("cannot reach %s yet; retrying until it answers", endpoint)
+
+    def _connect_anew(self, now_s: float) -> None:
+        """Connect to those whose loss libzmq has not answered with a try of its own."""
+        for endpoint in [e for e, at_s in self._given_up_s.items() if now_s > at_s]:
+            del self._given_up_s[endpoint]
+            log.warning("%s broke the protocol or its bounds; connecting anew", endpoint)
+            self._socket.connect(endpoint)

@@ -15,6 +15,7 @@ import h5py
 from hitfinder.stream.errors import StoreError, WireError
 from hitfinder.stream.messages import Frame, FrameHeader, Message, SeriesEnd, SeriesStart
 from hitfinder.stream.recording_chunks import HDF5_ERRORS, ChunkReader, channels_beside
+from hitfinder.stream.recovery import is_growing
 
 Replayed = Message | WireError
 
@@ -106,14 +107,13 @@ def open_h5(path: Path) -> h5py.File:
     if not path.is_file():
         raise StoreError(f"{path}: no such file; check the path")
     try:
-        return h5py.File(path, "r")
-    except HDF5_ERRORS as first:
-        try:
+        if is_growing(path):
             return h5py.File(path, "r", libver="latest", swmr=True)
-        except HDF5_ERRORS:
-            raise StoreError(
-                f"{path}: HDF5 cannot open it ({first}); expected a complete HDF5 file"
-            ) from first
+        return h5py.File(path, "r")
+    except HDF5_ERRORS as error:
+        raise StoreError(
+            f"{path}: HDF5 cannot open it ({error}); expected a complete HDF5 file"
+        ) from error
 
 
 def _frames(span: Span, start: SeriesStart) -> Iterator[Replayed]:

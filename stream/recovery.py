@@ -107,13 +107,29 @@ def _final(a: int, b: int, c: int) -> int:
 
 def is_cut_short(path: Path) -> bool:
     """Return whether a file was not closed: flagged as being written, or shorter than it says."""
+    is_flagged, is_short = _state_of(path)
+    return is_flagged or is_short
+
+
+def is_growing(path: Path) -> bool:
+    """Return whether a file is to be read as one that its writer has open, or had when it died.
+
+    Only such a file: in SWMR mode HDF5 reads damaged metadata again and again, practically for
+    ever, in case that somebody is just writing it.
+    """
+    is_flagged, is_short = _state_of(path)
+    return is_flagged and not is_short
+
+
+def _state_of(path: Path) -> tuple[bool, bool]:
+    """Return (flagged as being written, shorter than it says); not HDF5 is neither."""
     with path.open("rb") as file:
         head = file.read(_SUPERBLOCK.size)
         n_bytes = os.fstat(file.fileno()).st_size
     if len(head) < _SUPERBLOCK.size or head[:8] != _SIGNATURE or head[8] < 3:
-        return False
+        return False, False
     end: int = struct.unpack_from("<Q", head, _END_OF_FILE)[0]
-    return head[11] != 0 or end > n_bytes
+    return head[11] != 0, end > n_bytes
 
 
 def clear_flags(path: Path) -> bool:

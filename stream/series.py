@@ -199,6 +199,21 @@ class SeriesTable:
         missing, dropped = seen == Seen.NOTHING, seen == Seen.DROPPED
         return np.flatnonzero(missing) + first, np.flatnonzero(dropped) + first
 
+    def so_far(self, entry: int) -> dict[str, int]:
+        """Return what is known of a series' frames while it is open.
+
+        `n_missing` counts the gaps below the highest number that came; a late frame closes one.
+        """
+        e = self.entries[entry]
+        received, dropped = int(e["n_received"]), int(e["n_dropped"])
+        first = 0 if e["has_start"] else max(int(e["min_frame"]), 0)
+        return {
+            "n_announced": int(e["expected"]),
+            "n_received": received,
+            "n_dropped": dropped,
+            "n_missing": int(e["max_frame"]) + 1 - first - received - dropped,
+        }
+
     # ------------------------------------------------------------------------------------
 
     def _span(self, entry: int) -> tuple[int, int]:

@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 
 from hitfinder.stream.errors import StoreError
 from hitfinder.stream.hitfile import JudgedFrame, read_columns, read_frames
-from hitfinder.stream.learned import LearnedList, store_learned, summarise_learned
+from hitfinder.stream.learned import (
+    IN_FOLDER,
+    LearnedList,
+    drop_learned,
+    save_learned,
+    store_learned,
+    summarise_learned,
+)
 from hitfinder.stream.ledger import Ledger, Unjudged, check_frame, rows_of
 from hitfinder.stream.lists import Places, write_geom, write_list
 from hitfinder.stream.messages import SeriesStart, pack_start, unpack_start
@@ -125,6 +132,7 @@ class SeriesFolder:
         self._layout: tuple[tuple[int, int], str] | None = None
         self._summary: SeriesSummary | None = None
         self._is_intact = True
+        self._n_learned: dict[int, int] = {}
         with disk_errors(folder or out):
             self.folder = folder or new_folder(out, start)
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -194,6 +202,26 @@ class SeriesFolder:
             self._is_intact = True
         return [self._ledger.place(f.record.frame) for f in frames]
 
+    def rests_on_more(self, record: Record) -> bool:
+        """Say whether a verdict rests on more learned pixels than are kept in the folder."""
+        worker, n_learned = record.learned_by, record.n_learned
+        return (
+            worker is not None
+            and n_learned is not None
+            and n_learned > self._n_learned.get(worker, 0)
+        )
+
+    def keep_learned(self, learned: Sequence[LearnedList]) -> None:
+        """Keep the workers' lists beside the ledger, before the verdicts that rest on them.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        with disk_errors(self.folder):
+            for one in learned:
+                save_learned(self.folder, IN_FOLDER, one)
+                self._n_learned[one.worker] = len(one.entries)
+
     def close(
         self,
         counts: Mapping[str, int],
@@ -230,6 +258,7 @@ class SeriesFolder:
             fitting = [one for one in learned if self._layout and one.shape == self._layout[0]]
             if fitting:
                 store_learned(self.folder / "ledger.h5", fitting)
+            drop_learned(self.folder, IN_FOLDER)
             summary = self._summarise(counts, reason, extra or {}, alarms, fitting)
             write_summary(self.folder / "summary.json", summary)
         self._summary = summary

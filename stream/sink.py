@@ -85,7 +85,10 @@ class Sink:
             by_key[int(self.ring.slots["key"][slot])].append(slot)
         for key, of_series in by_key.items():
             frames = [JudgedFrame(self.ring.record(s), self.ring.blobs(s)) for s in of_series]
-            places = self._folder(key).write(frames)
+            folder = self._folder(key)
+            if any(folder.rests_on_more(f.record) for f in frames):
+                folder.keep_learned(all_learned(self.runtime, key))
+            places = folder.write(frames)
             for slot, (file, row) in zip(of_series, places, strict=True):
                 header = self.ring.slots[slot]
                 header["file"] = (file or "").encode()

@@ -9,7 +9,7 @@ from pathlib import Path
 import zmq
 
 from hitfinder.stream.capture import CaptureWriter
-from hitfinder.stream.receiver import RECEIVE_QUEUE
+from hitfinder.stream.receiver import MAX_MESSAGE_BYTES, RECEIVE_QUEUE
 
 POLL_MS = 100
 
@@ -32,6 +32,7 @@ def capture(
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.PULL)
     socket.set(zmq.RCVHWM, RECEIVE_QUEUE)
+    socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
     for endpoint in endpoints:
         socket.connect(endpoint)
     n, n_bytes = 0, 0

@@ -27,8 +27,8 @@ ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", 
 HUNG_S = 30.0
 # The first restart is at once, the following wait twice as long each, up to the last.
 BACKOFF_S, BACKOFF_MAX_S = 0.25, 8.0
-# A child that lived this long has earned a quick restart again.
-HEALTHY_S = 30.0
+# A child that worked this long has earned a quick restart again; loading is no work.
+HEALTHY_S = 5.0
 # A frame whose judging killed this many workers is given up: it, not the worker, is the fault.
 MAX_ATTEMPTS = 3
 
@@ -49,7 +49,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     n_starts: int = 0
     n_quick_deaths: int = 0
-    started_s: float = 0.0
+    ready_s: float | None = None
     not_before_s: float = 0.0
     done: bool = False
     last_exit: str = field(default="")
@@ -64,7 +64,7 @@ class Child:
             env={**os.environ, **ONE_THREAD},
         )
         self.n_starts += 1
-        self.started_s = time.monotonic()
+        self.ready_s = None
 
     @property
     def alive(self) -> bool:
@@ -77,8 +77,8 @@ class Child:
             return False
         code = self.process.returncode
         self.last_exit = f"signal {-code}" if code < 0 else f"exit {code}"
-        lived_s = time.monotonic() - self.started_s
-        self.n_quick_deaths = 0 if lived_s > HEALTHY_S else self.n_quick_deaths + 1
+        worked_s = 0.0 if self.ready_s is None else time.monotonic() - self.ready_s
+        self.n_quick_deaths = 0 if worked_s > HEALTHY_S else self.n_quick_deaths + 1
         wait_s = min(BACKOFF_S * 2 ** (self.n_quick_deaths - 1), BACKOFF_MAX_S)
         self.not_before_s = time.monotonic() + (wait_s if self.n_quick_deaths > 1 else 0.0)
         self.process = None
@@ -87,8 +87,11 @@ class Child:
         return True
 
     def is_ready(self, ring: Ring) -> bool:
-        """Say whether the child has reported for work."""
-        return self.alive and bool(ring.control["ready"][0, self.role])
+        """Say whether the child has reported for work, and note when it did."""
+        is_ready = self.alive and bool(ring.control["ready"][0, self.role])
+        if is_ready and self.ready_s is None:
+            self.ready_s = time.monotonic()
+        return is_ready
 
     def kill_if_hung(self, ring: Ring) -> None:
         """Kill a child that has reported for work and then stopped beating."""

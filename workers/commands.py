@@ -26,18 +26,50 @@ def subscribe(
     topic: Annotated[str, typer.Option("--topic", help="result., series. or status")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     count: Annotated[int | None, typer.Option("--count", min=1, help="Stop after N.")] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Our NAME.key_secret, for an encrypted topic.")
+    ] = None,
+    server_key: Annotated[
+        Path | None, typer.Option("--server-key", help="The server's NAME.key.")
+    ] = None,
 ) -> None:
     """Print what a running daemon publishes.
 
     Example: `hitfinder-stream subscribe tcp://127.0.0.1:5557 --topic result.hit --json`
     """
+    from hitfinder.workers.subscribe import Keys
     from hitfinder.workers.subscribe import subscribe as print_topic
 
     check_endpoint(endpoint)
+    if (key is None) != (server_key is None):
+        raise ConfigError("--key and --server-key go together")
+    keys = None if key is None or server_key is None else Keys(key, server_key)
     try:
-        print_topic(endpoint, topic, as_json=as_json, count=count)
+        print_topic(endpoint, topic, as_json=as_json, count=count, keys=keys)
     except (KeyboardInterrupt, BrokenPipeError):
         raise typer.Exit(0) from None
+
+
+@app.command()
+def keys(
+    name: Annotated[str, typer.Argument(help="Whose: writes NAME.key and NAME.key_secret.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where to write them.")] = Path("."),
+) -> None:
+    """Make a pair of keys for an encrypted results topic, one for the daemon and each reader.
+
+    The daemon's secret is `sink.results_key_file`; public keys of readers go into the folder
+    `sink.results_clients`.
+
+    Example: `hitfinder-stream keys daemon --folder /etc/hitfinder/keys`
+    """
+    from hitfinder.workers.curve import make_keys
+
+    if not name.isidentifier():
+        raise ConfigError(f"name {name!r}: expected letters, digits and _")
+    if (folder / f"{name}.key_secret").exists():
+        raise ConfigError(f"{folder}/{name}.key_secret is there already; nothing is overwritten")
+    for path in make_keys(folder, name):
+        print(path)
 
 
 @app.command()
@@ -68,10 +100,13 @@ def check(
         Path | None, typer.Argument(help="A run's folder; none checks this host.")
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Mend files of dead writers.")] = False,
+    rejudge: Annotated[
+        bool, typer.Option("--rejudge", help="Judge kept frames again, with the stamped model.")
+    ] = False,
 ) -> None:
     """Reconcile a run's files with its ledger, or say whether this host can run the daemon.
 
-    Example: `hitfinder-stream check /data/run12 --repair`
+    Example: `hitfinder-stream check /data/run12 --repair --rejudge`
     """
     if run is None:
         from hitfinder.workers.host import check_host
@@ -83,7 +118,14 @@ def check(
         raise ConfigError(f"run {run}: no such folder")
     report = check_run(run, repair=repair)
     print(report)
-    raise typer.Exit(0 if report.ok else 1)
+    is_same = True
+    if rejudge and report.ok:
+        from hitfinder.workers.rejudge import rejudge_run
+
+        again = rejudge_run(run)
+        print(again)
+        is_same = again.ok
+    raise typer.Exit(0 if report.ok and is_same else 1)
 
 
 @app.command()
@@ -150,6 +192,9 @@ def simulate(
     ] = "tcp://127.0.0.1:31001",
     protocol: Annotated[SimulatedProtocol, typer.Option("--protocol", help="Wire format.")] = "v2",
     frames: Annotated[int, typer.Option("--frames", min=1, help="Images a series.")] = 1000,
+    series: Annotated[
+        int, typer.Option("--series", min=0, help="Series to send; 0 for one a data set.")
+    ] = 0,
     rate: Annotated[str, typer.Option("--rate", help="Images a second, or max.")] = "100",
     hit_fraction: Annotated[
         float, typer.Option("--hit-fraction", min=0, max=1, help="Share with a crystal.")
@@ -188,7 +233,13 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same frames.")] = 0,
     faults: Annotated[
-        str, typer.Option("--faults", help="E.g. drop:0.01,corrupt:0.01,reorder:8,no-end")
+        str,
+        typer.Option(
+            "--faults",
+            help="E.g. drop:0.01,reorder:8,no-end; words: drop:P duplicate:P corrupt:P truncate:P "
+            "reorder:N gap:A-B late:N thief:N promise:N disconnect:N interleave:N cancel:N "
+            "abort:N rearm:N initialize:N shape depth no-header no-end",
+        ),
     ] = "",
     truth: Annotated[
         Path | None, typer.Option("--truth", help="Write what is true of each frame: .jsonl")
@@ -209,6 +260,7 @@ def simulate(
         bind=bind,
         protocol=protocol,
         frames=frames,
+        series=series,
         rate_Hz=_rate_Hz(rate),
         hit_fraction=hit_fraction,
         dataset=dataset,

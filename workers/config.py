@@ -71,6 +71,10 @@ class SinkConfig(msgspec.Struct, forbid_unknown_fields=True):
     frames_per_file: int = 1000
     miss_sample_fraction: float = 0.01
     results: str = "tcp://127.0.0.1:5557"
+    results_key_file: str | None = None
+    """Secret key (`hitfinder-stream keys`); with it the results topic is encrypted."""
+    results_clients: str | None = None
+    """Folder of the public keys of those who may read; none for all who have the server's."""
 
 
 class WorkersConfig(msgspec.Struct, forbid_unknown_fields=True):

@@ -76,6 +76,15 @@ class DaemonProcess:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process number."""
+        return self._process.pid
+
+    def close(self) -> None:
+        """Listen no more."""
         self._socket.close(0)
         self._context.term()
 
@@ -120,8 +129,8 @@ class DaemonProcess:
         except subprocess.TimeoutExpired:
             raise self.failure(f"it did not end within {within_s:.0f} s") from None
 
-    def stop(self) -> None:
-        """Ask it to drain and end; kill it if it does not."""
+    def stop(self) -> int:
+        """Ask it to drain and end; kill it if it does not. Returns its exit status."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -131,6 +140,7 @@ class DaemonProcess:
             self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        return self._process.returncode
 
     def failure(self, what: str) -> DaemonError:
         """Return an error that shows the end of the daemon's log."""

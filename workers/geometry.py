@@ -114,19 +114,11 @@ class OperatorGeometry:
         """
         shape = (image.shape[0], image.shape[1])
         stated = self.stated(start)
-        corner = stated.beam_center_px or (shape[1] / 2, shape[0] / 2)
-        geometry = Geometry(
-            shape,
-            stated.pixel_size_m or (EIGER_PIXEL_SIZE_M, EIGER_PIXEL_SIZE_M),
-            (corner[0] - 0.5, corner[1] - 0.5),
-            stated.clen_m,
-            stated.photon_energy_eV,
-        )
-        valid = ~gaps(image)
-        if start.pixel_mask is not None and start.pixel_mask.shape == shape:
-            valid &= valid_from_pixel_mask(start.pixel_mask)
+        valid = valid_pixels(start.pixel_mask, image)
         bad = self.bad_pixels(shape)
-        return SeriesGeometry(stated, geometry, valid if bad is None else valid & ~bad)
+        return SeriesGeometry(
+            stated, full_geometry(stated, shape), valid if bad is None else valid & ~bad
+        )
 
     def in_force(self, start: SeriesStart) -> InForce:
         """Return what the sink writes into a series' files."""
@@ -135,6 +127,26 @@ class OperatorGeometry:
         for mask in (start.pixel_mask, bad):
             digest.update(b"none" if mask is None else mask.tobytes())
         return InForce(self.stated(start), bad, {"mask_sha256": digest.hexdigest()})
+
+
+def full_geometry(stated: RunGeometry, shape: tuple[int, int]) -> Geometry:
+    """Return what frames of this shape are judged with: what nobody stated is assumed."""
+    corner = stated.beam_center_px or (shape[1] / 2, shape[0] / 2)
+    return Geometry(
+        shape,
+        stated.pixel_size_m or (EIGER_PIXEL_SIZE_M, EIGER_PIXEL_SIZE_M),
+        (corner[0] - 0.5, corner[1] - 0.5),
+        stated.clen_m,
+        stated.photon_energy_eV,
+    )
+
+
+def valid_pixels(pixel_mask: NDArray[np.uint32] | None, image: Pixels) -> NDArray[np.bool_]:
+    """Return bool (ss, fs): what a mask of the image's shape and the image's own gaps leave."""
+    valid = ~gaps(image)
+    if pixel_mask is not None and pixel_mask.shape == image.shape:
+        valid &= valid_from_pixel_mask(pixel_mask)
+    return valid
 
 
 def _is_plausible(name: str, value: float | tuple[float, float]) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from hitfinder.stream.evidence import Evidence
 from hitfinder.stream.intake import drop_headers, header_path
@@ -26,7 +27,8 @@ from hitfinder.stream.messages import unpack_start
 from hitfinder.stream.results import OUTCOMES, SCHEMA, Outcome, Record, topic_of
 from hitfinder.stream.ring import Bells, Ring, State
 from hitfinder.stream.series import SeriesTable
-from hitfinder.workers.config import ConfigError
+from hitfinder.workers.config import ConfigError, SinkConfig
+from hitfinder.workers.curve import guard
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +51,16 @@ class Publisher:
     """Publishes stored frames, opens and closes series.
 
     Args:
-        endpoint: where to bind, e.g. `tcp://127.0.0.1:5557`.
+        sink: where to bind, e.g. `tcp://127.0.0.1:5557`, and with which keys.
 
     Raises:
-        ConfigError: the endpoint cannot be bound.
+        ConfigError: the endpoint cannot be bound, or the keys cannot be used.
     """
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        endpoint: str,
+        sink: SinkConfig,
         ring: Ring,
         bells: Bells,
         runtime: Path,
@@ -77,14 +79,12 @@ class Publisher:
         self._socket = context.socket(zmq.PUB)
         self._socket.set(zmq.SNDHWM, SEND_QUEUE)
         self._socket.set(zmq.LINGER, LINGER_MS)
+        self._doorman: ThreadAuthenticator | None = None
         try:
-            self._socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            self._socket.close(0)
-            raise ConfigError(
-                f"results endpoint {endpoint}: {error}; is another daemon running? "
-                "give another with --results"
-            ) from error
+            self._bind(context, sink)
+        except ConfigError:
+            self.close(0)
+            raise
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def publish_stored(self) -> int:
@@ -135,9 +135,17 @@ class Publisher:
         self._send(b"status", message)
 
     def open_series(self) -> list[dict[str, Any]]:
-        """Return the open series with what their frames together say of energy and clen."""
+        """Return the open series: frames so far, and what they together say of energy and clen.
+
+        A missing or dropped frame has its verdict when the series closes, and is counted here
+        before; `n_announced` is -1 where no header said it.
+        """
         return [
-            {**self._names(entry), "posterior": self.evidence.said(entry)}
+            {
+                **self._names(entry),
+                **self.series.so_far(entry),
+                "posterior": self.evidence.said(entry),
+            }
             for entry in self.series.open_entries()
         ]
 
@@ -148,11 +156,25 @@ class Publisher:
         p50, p99 = np.percentile(np.array(self.latencies_s), (50, 99))
         return float(p50), float(p99)
 
-    def close(self) -> None:
+    def close(self, linger_ms: int = LINGER_MS) -> None:
         """Close the socket; its context lingers until the last records are out."""
-        self._socket.close(LINGER_MS)
+        self._socket.close(linger_ms)
+        if self._doorman is not None:
+            self._doorman.stop()
 
     # ------------------------------------------------------------------------------------
+
+    def _bind(self, context: zmq.Context[zmq.Socket[bytes]], sink: SinkConfig) -> None:
+        if sink.results_key_file is not None:
+            clients = None if sink.results_clients is None else Path(sink.results_clients)
+            self._doorman = guard(context, self._socket, Path(sink.results_key_file), clients)
+        try:
+            self._socket.bind(sink.results)
+        except zmq.ZMQError as error:
+            raise ConfigError(
+                f"results endpoint {sink.results}: {error}; is another daemon running? "
+                "give another with --results"
+            ) from error
 
     def _publish(self, record: Record) -> None:
         self._seq += 1

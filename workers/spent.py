@@ -63,7 +63,7 @@ def spent_by_job(root: int) -> dict[str, Spent]:
     jobs: dict[str, Spent] = {}
     for pid, one in spent.items():
         if _descends(pid, root, parents):
-            job = "supervisor" if pid == root else _job_of(pid)
+            job = "supervisor" if pid == root else job_of(pid)
             jobs[job] = jobs.get(job, Spent()) + one
     return jobs
 
@@ -86,7 +86,7 @@ def _descends(pid: int, root: int, parents: dict[int, int]) -> bool:
     return True
 
 
-def _job_of(pid: int) -> str:
+def job_of(pid: int) -> str:
     """Return what a child was started as: `... -m hitfinder.workers.child NAME ROLE SESSION`."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")

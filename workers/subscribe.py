@@ -9,31 +9,50 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
 import zmq
 
 from hitfinder.stream.results import Peaks, Record
+from hitfinder.workers.curve import introduce
 
 POLL_MS = 200
 # Records queued for us; at 1 kHz a minute, about 100 MB at most.
 RECEIVE_QUEUE = 60_000
 
 
-def messages(endpoint: str, topic: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Files of an encrypted topic: our own secret key, and the server's public one."""
+
+    ours: Path
+    server: Path
+
+
+def messages(
+    endpoint: str, topic: str = "", keys: Keys | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (topic, map) of a results topic for ever; peaks as lists of floats.
 
     Args:
         endpoint: e.g. `tcp://127.0.0.1:5557`.
         topic: prefix, e.g. `result.hit`; empty for all.
+        keys: of an encrypted topic.
+
+    Raises:
+        ConfigError: keys that cannot be used.
     """
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.SUB)
     socket.set(zmq.RCVHWM, RECEIVE_QUEUE)
     socket.set(zmq.SUBSCRIBE, topic.encode())
-    socket.connect(endpoint)
     try:
+        if keys is not None:
+            introduce(socket, keys.ours, keys.server)
+        socket.connect(endpoint)
         while True:
             if socket.poll(POLL_MS):
                 name, body = socket.recv_multipart()[:2]
@@ -52,11 +71,17 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def subscribe(
-    endpoint: str, topic: str, *, as_json: bool, count: int | None, to: TextIO = sys.stdout
+    endpoint: str,
+    topic: str,
+    *,
+    as_json: bool,
+    count: int | None,
+    keys: Keys | None = None,
+    to: TextIO = sys.stdout,
 ) -> int:
     """Print what a results topic says until `count` messages or Ctrl-C; returns how many."""
     n, last_seq, n_lost = 0, None, 0
-    for name, message in messages(endpoint, topic):
+    for name, message in messages(endpoint, topic, keys):
         if not topic:
             seq = message.get("seq")
             if last_seq is not None and seq is not None and seq > last_seq + 1:

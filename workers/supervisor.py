@@ -106,7 +106,7 @@ class Supervisor:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             self.publisher = Publisher(
-                self._context, config.sink.results, self.ring, self.bells, self.runtime
+                self._context, config.sink, self.ring, self.bells, self.runtime
             )
         except ConfigError:
             shutil.rmtree(self.runtime)
@@ -178,6 +178,7 @@ class Supervisor:
     # ------------------------------------------------------------------------------------
 
     def _start(self) -> None:
+        self._note_who_is_down()
         for child in self.children:
             child.start()
         deadline = time.monotonic() + READY_TIMEOUT_S
@@ -194,6 +195,7 @@ class Supervisor:
             if self._stop_signals or time.monotonic() > deadline:
                 raise HitfinderError(f"not ready after {READY_TIMEOUT_S:.0f} s; stopped")
             self.bells.wait("supervisor", TICK_S)
+        self._note_who_is_down()
         source = ", ".join(self.options.config.source.endpoints or map(str, self.options.replay))
         self.options.on_ready(
             f"ready source={source} results={self.publisher.endpoint} out={self.options.out} "
@@ -235,6 +237,12 @@ class Supervisor:
             if child.process is None and time.monotonic() >= child.not_before_s:
                 child.start()
             child.kill_if_hung(self.ring)
+        self._note_who_is_down()
+
+    def _note_who_is_down(self) -> None:
+        """Tell the receiver, who then holds a full ring for longer."""
+        down = [c for c in self.children if not c.done and not c.is_ready(self.ring)]
+        self.ring.control["n_down"][0] = len(down)
 
     def _drain(self) -> int:
         """End the source, let everything in the ring be judged and stored, end the rest."""

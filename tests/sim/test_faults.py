@@ -35,14 +35,33 @@ def sent(faults: Faults, messages: list[WireMessage], seed: int = 0):
 
 
 def test_a_spec_of_every_word_is_read():
-    spec = "drop:0.01, duplicate:0.02,corrupt:0.03,truncate:0.04,reorder:4,no-header,no-end"
-    assert parse_faults(spec) == Faults(0.01, 0.02, 0.03, 0.04, 4, True, True)
+    chances = "drop:0.01, duplicate:0.02,corrupt:0.03,truncate:0.04,reorder:4"
+    spans = "gap:3-5,late:2,thief:3,promise:9,disconnect:6,interleave:7,rearm:8"
+    assert parse_faults(f"{chances},{spans},shape,depth,no-header,no-end") == Faults(
+        drop=0.01,
+        duplicate=0.02,
+        corrupt=0.03,
+        truncate=0.04,
+        reorder=4,
+        gap=(3, 5),
+        late=2,
+        thief=3,
+        promise=9,
+        disconnect=6,
+        interleave=7,
+        cut=("rearm", 8),
+        shape=True,
+        depth=True,
+        no_header=True,
+        no_end=True,
+    )
     assert parse_faults("") == Faults()
 
 
 @pytest.mark.parametrize(
     "spec",
-    ["lose:0.1", "drop", "drop:x", "drop:-0.1", "drop:0.7,corrupt:0.7", "no-end:1", "reorder:-2"],
+    ["lose:0.1", "drop", "drop:x", "drop:-0.1", "drop:0.7,corrupt:0.7", "no-end:1", "reorder:-2"]
+    + ["gap:5", "gap:5-3", "late:x", "cancel:3,abort:4", "drop:0.1,drop:0.2", "drop:nan"],
 )
 def test_a_spec_outside_the_grammar_is_refused(spec):
     with pytest.raises(FaultsError, match="fault"):
@@ -114,3 +133,44 @@ def test_the_same_seed_makes_the_same_faults_and_series_differ():
     assert first != sent(faults, series(1), seed=6)
     dropped = [f.frame for f in first[1] if f.kind == "drop"]
     assert dropped != [f.frame for f in sent(faults, series(2), seed=5)[1] if f.kind == "drop"]
+
+
+def shape_of(messages: list[WireMessage]) -> list[str]:
+    """Return `1s 1.0 1e`: series, and start, frame or end, of each message."""
+    ends = {"start": "s", "end": "e"}
+    return [f"{m.series}{ends.get(m.kind) or f'.{m.frame}'}" for m in messages]
+
+
+@pytest.mark.parametrize(
+    ("faults", "left"),
+    [
+        (Faults(gap=(1, 2)), "1s 1.0 1.3 1e"),
+        (Faults(late=2), "1.2 1.3 1e"),
+        (Faults(thief=2), "1s 1.1 1.3"),
+        (Faults(thief=3), "1s 1.2"),
+        (Faults(no_end=True, reorder=9), "1s 1.0 1.1 1.2 1.3"),
+    ],
+)
+def test_what_leaves_of_a_series_of_four(faults, left):
+    out, applied = sent(faults, series(1, 4))
+    assert sorted(shape_of(out)) == sorted(left.split())
+    lost = [f.frame for f in applied if f.kind != "reorder"]
+    assert sorted(lost) == sorted(m.frame for m in series(1, 4) if m not in out)
+
+
+def test_an_aborting_detector_loses_what_is_in_its_queue_and_the_next_series_is_whole():
+    out, applied = sent(Faults(cut=("abort", 6)), series(1, 6) + series(2, 6))
+    assert shape_of(out)[:4] == ["1s", "1.0", "1.1", "1e"]
+    assert shape_of(out)[4:] == shape_of(series(2, 6))
+    assert [f.frame for f in applied] == [2, 3, 4, 5]
+
+
+def test_every_other_series_leaves_between_the_messages_of_the_next():
+    out, _ = sent(Faults(interleave=2), series(1, 4) + series(2, 4) + series(3, 2))
+    assert shape_of(out[:13]) == "1s 1.0 1.1 2s 2.0 1.2 2.1 1.3 2.2 1e 2.3 2e 3s".split()
+
+
+def test_a_rearmed_detector_ends_every_other_series_without_a_word():
+    out, applied = sent(Faults(cut=("rearm", 2)), series(1, 2) + series(2, 2))
+    assert shape_of(out) == "1s 1.0 1.1 2s 2.0 2.1 2e".split()
+    assert applied == [AppliedFault(1, -1, "rearm")]

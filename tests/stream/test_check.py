@@ -53,6 +53,14 @@ def test_a_doubled_ledger_row_is_named(run):
     assert "more than one row for frames 30" in problem(run)
 
 
+def test_a_count_of_the_topic_that_is_not_the_ledgers_is_named(run):
+    path = run / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["reported"] = {**summary["counts"], "hit": 9}
+    path.write_text(json.dumps(summary))
+    assert problem(run) == f"{run.name}/summary.json: 9 frames published as hit, the ledger has 10"
+
+
 def test_an_unknown_outcome_and_a_hit_without_image_are_named(run):
     with h5py.File(run / "ledger.h5", "r+") as file:
         rows = file["ledger"][:]

@@ -91,12 +91,13 @@ def test_a_header_with_half_a_surrogate_pair_is_taken(bench: Bench) -> None:
 
 
 def test_a_malformed_message_is_counted_and_its_frame_is_corrupt(bench: Bench) -> None:
-    bench.intake.take(SeriesStart(1, n_frames=3))
+    bench.intake.take(SeriesStart(1, "UID", n_frames=3))
     bench.intake.take(WireError("blob too short", series=1, frame=2))
     bench.intake.take(WireError("no message at all"))
     (slot,) = bench.ring.in_state(State.JUDGED)
     record = bench.ring.record(slot)
     assert (record.outcome, record.frame, record.reason) == ("corrupt", 2, "blob too short")
+    assert record.series_uid == "UID"
     assert bench.ring.control["n_malformed"][0] == 2
     assert bench.ring.errors() == ["blob too short", "no message at all"]
 
@@ -130,6 +131,29 @@ def test_a_full_ring_drops_after_the_hold_and_counts(
     bench.ring.release(bench.ring.in_state(State.RECEIVED)[0])
     bench.intake.take(frame(1, 6))
     assert len(bench.ring.in_state(State.RECEIVED)) == 4
+    bench.close()
+
+
+def test_a_full_ring_is_held_longer_while_a_process_has_no_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hitfinder.stream.intake.MAX_HOLD_S", 0.0)
+    bench = Bench(tmp_path, "drop")
+    bench.ring.control["n_down"][0] = 1
+    for number in range(4):
+        bench.intake.take(frame(1, number))
+    beats = iter([True] * 5)
+
+    def successor_is_up() -> bool:
+        if next(beats, None) is None:
+            bench.ring.control["n_down"][0] = 0
+        return True
+
+    bench.intake.beat = successor_is_up
+    bench.intake.take(frame(1, 4))
+    entry = bench.intake.series.open_entries()[0]
+    assert bench.ring.series["n_dropped"][entry] == 1
+    assert next(beats, None) is None
     bench.close()
 
 

@@ -190,24 +190,27 @@ class Daemon:
         """The latest `status`."""
         return self.statuses[-1]
 
-    def closed(self, series: int, since: int = 0) -> Closed:
+    def closed(self, series: int, since: int = 0, uid: str | None = None) -> Closed:
         """Return a series once its end has come, of what was published after message `since`.
 
         Fails unless it adds up: one verdict a frame, none left out, counts as published.
+
+        Args:
+            uid: its unique id, where the number alone does not tell it from another.
         """
 
+        def is_mine(message: dict[str, Any]) -> bool:
+            return message["series"] == series and uid in (None, message["series_uid"])
+
         def ended() -> bool:
-            return any(
-                topic == "series.end" and message["series"] == series
-                for topic, message in self.results[since:]
-            )
+            return any(t == "series.end" and is_mine(m) for t, m in self.results[since:])
 
         wait_for(
             lambda: ended() or not self.is_alive,
             f"the end of series {series}; log ends {self.log[-400:]}",
         )
         wait_for(ended, f"the end of series {series}; the daemon is gone", 2.0)
-        mine = [(t, m) for t, m in self.results[since:] if m["series"] == series]
+        mine = [(t, m) for t, m in self.results[since:] if is_mine(m)]
         (end,) = [message for topic, message in mine if topic == "series.end"]
         records = [message for topic, message in mine if topic.startswith("result.")]
         closed = Closed(end, {r["frame"]: r for r in records}, self.out / end["folder"])

@@ -148,8 +148,9 @@ def test_a_killed_supervisor_leaves_no_child_and_readable_files(tmp_path, series
             assert sending.n_sent < N_FRAMES
         judged = {r["frame"]: r["outcome"] for r in daemon.records}
     (folder,) = daemon.out.iterdir()
-    repaired = command("check", str(daemon.out), "--repair")
+    repaired = command("check", str(daemon.out), "--repair", "--rejudge")
     assert repaired.returncode == 0, repaired.stdout
+    assert "kept frames judged again: all as stamped" in repaired.stdout
     ledger = ledger_of(folder)
     assert sorted(ledger) == list(range(N_FRAMES))
     assert {frame: ledger[frame] for frame in judged} == judged

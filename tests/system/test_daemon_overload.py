@@ -1,0 +1,160 @@
+"""More than the daemon can take: a slow worker, a stalled or full disk, a reader that sleeps.
+
+Memory is bounded by the ring, the policy is the configured one, each frame has its verdict, and
+when the cause is gone the same processes go on. A stopped process is what a stalled disk or a
+machine that swaps looks like from outside; a limit on file sizes is a full disk that can be
+emptied again.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import zmq
+from tests.system.daemon import Daemon, Detector, command, running, wait_for
+from tests.system.frames import WireSeries, wire_series
+
+pytestmark = pytest.mark.system
+
+SLOTS = 4
+N_FRAMES = 30
+KEEP_ALL = "[sink]\nmiss_sample_fraction = 1.0\n"
+BLOCK = f'[ring]\nslots = {SLOTS}\nwhen_full = "block"\n'
+DROP = f'[ring]\nslots = {SLOTS}\nwhen_full = "drop"\n'
+
+
+@pytest.fixture
+def detector() -> Iterator[Detector]:
+    with Detector() as opened:
+        yield opened
+
+
+@contextmanager
+def stopped(daemon: Daemon, name: str) -> Iterator[None]:
+    """Hold one of the daemon's children still for a while."""
+    pid = daemon.children()[name]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def is_full(status: dict[str, int]) -> bool:
+    """Say whether every slot of the ring holds a frame."""
+    return status["ring_slots_used"] == SLOTS
+
+
+def nobody_died(daemon: Daemon) -> bool:
+    """Say whether the children are those of the start."""
+    return [child["starts"] for child in daemon.status["children"]] == [1, 1, 1]
+
+
+def send(detector: Detector, series: WireSeries) -> None:
+    """Hand a series to the socket, which keeps what the daemon does not take yet."""
+    detector.send(*series.messages)
+
+
+@pytest.mark.parametrize("name", ["worker", "sink"])
+def test_blocking_nothing_is_lost_to_a_child_that_stands_still(tmp_path, detector, name):
+    with running(tmp_path, detector, config=BLOCK + KEEP_ALL) as daemon:
+        with stopped(daemon, name):
+            send(detector, wire_series("v2", 1, N_FRAMES))
+            daemon.wait_status(is_full, "a full ring")
+            n_before = daemon.status["n_messages"]
+            status = daemon.wait_status(is_full, "another second of it")
+            # One frame waits for a slot in the receiver's hands; the others are not even read.
+            assert status["n_messages"] == n_before <= SLOTS + 2
+        closed = daemon.closed(1)
+        assert closed.n_judged == closed.end["announced"] == N_FRAMES
+        assert nobody_died(daemon)
+        assert daemon.terminate() == 0, daemon.log
+
+
+def test_dropping_begins_after_the_hold_is_counted_at_once_and_ends_with_the_cause(
+    tmp_path, detector
+):
+    with running(tmp_path, detector, config=DROP + KEEP_ALL) as daemon:
+        with stopped(daemon, "worker"):
+            send(detector, wire_series("v2", 1, N_FRAMES))
+            status = daemon.wait_status(
+                lambda s: any(o["n_dropped"] == N_FRAMES - SLOTS for o in s["series_open"]),
+                "all that finds no room to be dropped",
+            )
+            assert is_full(status)
+        closed = daemon.closed(1)
+        assert closed.counts["dropped"] == N_FRAMES - SLOTS
+        assert closed.n_judged == SLOTS
+        assert {r["reason"] for r in closed.records.values() if r["outcome"] == "dropped"} == {
+            "ring full"
+        }
+        send(detector, wire_series("v2", 2, N_FRAMES))
+        assert daemon.closed(2).n_judged == N_FRAMES
+        assert nobody_died(daemon)
+        assert daemon.terminate() == 0, daemon.log
+    checked = command("check", str(daemon.out))
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_a_full_disk_holds_frames_back_until_there_is_room(tmp_path, detector):
+    """The sink cannot write, says why, and its successors carry on where it stood."""
+    with running(tmp_path, detector, config=BLOCK + KEEP_ALL) as daemon:
+        n_bytes = 300_000
+        with limited(daemon, n_bytes):
+            send(detector, wire_series("v2", 1, N_FRAMES))
+            daemon.wait_status(is_full, "a full ring")
+            wait_for(lambda: "cannot be written" in daemon.log, "the reason in the log")
+            assert len(daemon.records) < N_FRAMES
+        closed = daemon.closed(1)
+        assert closed.n_judged == closed.end["announced"] == N_FRAMES
+        assert largest_file(daemon.out) > n_bytes
+        assert daemon.terminate() == 0, daemon.log
+    checked = command("check", str(daemon.out))
+    assert checked.returncode == 0, checked.stdout
+
+
+@contextmanager
+def limited(daemon: Daemon, n_bytes: int) -> Iterator[None]:
+    """Let no file of the daemon grow beyond a size; its later children inherit the limit."""
+    _limit(daemon, n_bytes)
+    try:
+        yield
+    finally:
+        _limit(daemon, resource.RLIM_INFINITY)
+
+
+def _limit(daemon: Daemon, n_bytes: int) -> None:
+    for pid in (daemon.process.pid, *daemon.children().values()):
+        with suppress(ProcessLookupError):  # the sink dies again and again meanwhile
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
+
+
+def largest_file(folder: Path) -> int:
+    return max(path.stat().st_size for path in folder.rglob("*.h5"))
+
+
+def test_a_subscriber_that_never_reads_keeps_nobody_waiting(tmp_path, detector):
+    with (
+        running(tmp_path, detector) as daemon,
+        zmq.Context() as context,
+        context.socket(zmq.SUB) as sleeper,
+    ):
+        sleeper.set(zmq.LINGER, 0)
+        sleeper.set(zmq.RCVHWM, 1)
+        sleeper.set(zmq.RCVBUF, 4096)
+        sleeper.set(zmq.SUBSCRIBE, b"")
+        sleeper.connect(daemon.endpoint)
+        assert sleeper.poll(10_000)  # it is heard, and then sleeps
+        send(detector, wire_series("v2", 1, 300, shape=(64, 64)))
+        closed = daemon.closed(1)
+        assert closed.n_judged == 300
+        assert daemon.status["latency_p99_s"] is not None
+        sequence = [message["seq"] for _, message in daemon.results]
+        assert sequence == sorted(set(sequence))
+        assert daemon.terminate() == 0, daemon.log
