@@ -1,4 +1,4 @@
-"""Whether the daemon's memory stays flat: many small frames, and what each process holds meanwhile.
+"""Whether the daemon's memory stays flat: small frames, and what each process holds meanwhile.
 
 One rule: readings are alike but for the number of frames: one in the middle of each of a hundred
 equal series, so what grows by the frame and what grows by the series both show. Frames are small
