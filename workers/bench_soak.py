@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from hitfinder.stream.results import Outcome
-from hitfinder.workers.bench_end_to_end import SEND_TIMEOUT_S, Feed
+from hitfinder.workers.bench_end_to_end import DaemonSettings
+from hitfinder.workers.bench_feed import SEND_TIMEOUT_S, Feed
 from hitfinder.workers.bench_frames import BenchFrames
 from hitfinder.workers.daemon_process import DaemonProcess
 from hitfinder.workers.held import Held
@@ -66,7 +67,11 @@ class Soak:
 
 
 def soak(
-    frames: BenchFrames, n_frames: int, device: str, progress: Callable[[Reading], None]
+    frames: BenchFrames,
+    n_frames: int,
+    settings: DaemonSettings,
+    device: str,
+    progress: Callable[[Reading], None],
 ) -> Soak:
     """Send series of small frames as fast as they are taken, and read what is held.
 
@@ -75,6 +80,7 @@ def soak(
     Args:
         frames: what is sent, again and again.
         n_frames: in all; the multiple of a hundred below is sent.
+        settings: of the daemon.
         device: `cpu` or `cuda:N`.
         progress: called with each reading.
 
@@ -85,8 +91,10 @@ def soak(
     counts = dict.fromkeys((o.value for o in Outcome), 0)
     readings: list[Reading] = []
     with tempfile.TemporaryDirectory() as folder, Feed(frames) as feed:
-        out = Path(folder) / "run"
-        with DaemonProcess(feed.endpoint, out, ("--device", device)) as daemon:
+        out, config = Path(folder) / "run", Path(folder) / "bench.toml"
+        config.write_text(settings.as_toml())
+        arguments = ("--config", str(config), "--device", device)
+        with DaemonProcess(feed.endpoint, out, arguments) as daemon:
             daemon.wait_ready()
             begin_s = time.monotonic()
             with suppress(KeyboardInterrupt):

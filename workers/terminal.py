@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -29,6 +30,15 @@ def progressed(items: Sequence[T], what: str) -> Iterable[T]:
     """Hand on the items, with a progress bar on a terminal only."""
     console = Console(file=sys.stderr)
     return track(items, what, console=console, disable=not sys.stderr.isatty(), transient=True)
+
+
+@contextmanager
+def counted(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """Give a function that is told how far one is, for a progress bar on a terminal only."""
+    console = Console(file=sys.stderr)
+    with Progress(console=console, disable=not sys.stderr.isatty(), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)
 
 
 class ReplayProgress:
