@@ -45,7 +45,7 @@ BENCH_SCHEMA = 3
 LIBRARIES = ("torch", "numpy", "pyzmq", "h5py", "hdf5plugin")
 # A latency is of interest where frames do not queue: half of what the daemon can take.
 RELAXED = 0.5
-SOAK_SHAPE = (256, 256)
+SOAK_SHAPE, SOAK_SERIES = (256, 256), 100
 # Columns of a table that no terminal shows.
 TABLE_WIDTH = 120
 
@@ -142,11 +142,13 @@ def _sweep(
 def _soak(
     options: BenchOptions, device: str, console: Console, picture: Path | None
 ) -> dict[str, Any]:
-    n = options.soak_frames or 0
+    n, settings = options.soak_frames or 0, options.settings
     frames = BenchFrames(SOAK_SHAPE, options.mix)
     console.print(frames_line(frames.describe()), highlight=False, soft_wrap=True)
     with counted(n, "soak") as progress:
-        found = soak(frames, n, options.settings, device, lambda r: progress(r.n_frames))
+        found = soak(
+            frames, n, SOAK_SERIES, options.settings, device, lambda r: progress(r.n_frames)
+        )
     console.print(soak_table(found))
     console.print(soak_line(found), highlight=False, soft_wrap=True)
     if picture is not None and found.readings:

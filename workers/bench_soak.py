@@ -1,7 +1,7 @@
 """Whether the daemon's memory stays flat: small frames, and what each process holds meanwhile.
 
-One rule: readings are alike but for the number of frames: one in the middle of each of a hundred
-equal series, so what grows by the frame and what grows by the series both show. Frames are small
+One rule: readings are alike but for the number of frames: one in the middle of each of many equal
+series, so what grows by the frame and what grows by the series both show. Frames are small
 because what leaks, leaks by the frame whatever its size.
 """
 
@@ -24,7 +24,6 @@ from hitfinder.workers.bench_frames import BenchFrames
 from hitfinder.workers.daemon_process import DaemonProcess
 from hitfinder.workers.held import Held
 
-SERIES = 100
 # The daemon remembers sixteen series and fills its caches meanwhile: that is no growth.
 WARM_UP_SERIES = 20
 
@@ -69,6 +68,7 @@ class Soak:
 def soak(
     frames: BenchFrames,
     n_frames: int,
+    n_series: int,
     settings: DaemonSettings,
     device: str,
     progress: Callable[[Reading], None],
@@ -79,7 +79,8 @@ def soak(
 
     Args:
         frames: what is sent, again and again.
-        n_frames: in all; the multiple of a hundred below is sent.
+        n_frames: in all; what no series has an equal share of is not sent.
+        n_series: among which they are divided.
         settings: of the daemon.
         device: `cpu` or `cuda:N`.
         progress: called with each reading.
@@ -87,7 +88,7 @@ def soak(
     Raises:
         DaemonError: the daemon did not run, or fell silent.
     """
-    n_each = max(n_frames // SERIES, 1)
+    n_each = max(n_frames // n_series, 1)
     counts = dict.fromkeys((o.value for o in Outcome), 0)
     readings: list[Reading] = []
     with tempfile.TemporaryDirectory() as folder, Feed(frames) as feed:
@@ -98,7 +99,7 @@ def soak(
             daemon.wait_ready()
             begin_s = time.monotonic()
             with suppress(KeyboardInterrupt):
-                for _ in range(SERIES):
+                for _ in range(n_series):
                     sending = feed.send(n_each, None)
                     for topic, message in daemon.series():
                         if not topic.startswith("result."):
