@@ -146,9 +146,7 @@ def _soak(
     frames = BenchFrames(SOAK_SHAPE, options.mix)
     console.print(frames_line(frames.describe()), highlight=False, soft_wrap=True)
     with counted(n, "soak") as progress:
-        found = soak(
-            frames, n, SOAK_SERIES, options.settings, device, lambda r: progress(r.n_frames)
-        )
+        found = soak(frames, n, SOAK_SERIES, settings, device, lambda r: progress(r.n_frames))
     console.print(soak_table(found))
     console.print(soak_line(found), highlight=False, soft_wrap=True)
     if picture is not None and found.readings:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hitfinder.workers.bench_soak import WARM_UP_SERIES, Soak
-from hitfinder.workers.bench_sweep import Point, told_by
+from hitfinder.workers.bench_sweep import JOBS, Point, told_by
 
-MB = 1e-6
+MB, DPI = 1e-6, 100
 # Curve -> legend.
 CURVES = {
     "daemon": "whole daemon, core time",
@@ -18,36 +19,34 @@ CURVES = {
     "blank": "judge a blank",
     "decode": "decode, mask and pool",
 }
+PROCESSES = {job: job for job in JOBS}
 # Beyond this ratio of the largest to the smallest an axis is logarithmic.
 DECADE = 10
 
 
 def draw_sweep(name: str, points: Sequence[Point], path: Path) -> None:
-    """Draw costs in memcpys, and the rate, over what was swept."""
+    """Draw costs in memcpys over what was swept: stages and daemon, and the daemon by process."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    costs, rates = figure.subplots(1, 2)
     numbers = [p.value for p in points if not isinstance(p.value, str)]
     is_wide = len(numbers) == len(points) and min(numbers) > 0
     is_wide = is_wide and max(numbers) >= DECADE * min(numbers)
     at = numbers if is_wide else list(range(len(points)))
     told = [told_by(p) for p in points]
-    for key, label in CURVES.items():
-        known = [(x, t[key]) for x, t in zip(at, told, strict=True) if key in t]
-        costs.plot(*zip(*known, strict=True), "o-", label=label)
-    costs.set(ylabel="memcpys of the same frame", title="cost of a frame")
-    costs.set_ylim(bottom=0)
-    costs.legend(loc="upper left")
-    rates.plot(at, [p.run.frames_per_s for p in points], "o-", color="black")
-    rates.set(ylabel="frames/s", title="rate beside the sender, as fast as taken")
-    rates.set_ylim(bottom=0)
-    for axes in (costs, rates):
+    titles = ("cost of a frame", "whole daemon, by process")
+    for axes, title, curves in zip(
+        figure.subplots(1, 2), titles, (CURVES, PROCESSES), strict=True
+    ):
+        for key, label in curves.items():
+            known = [(x, t[key]) for x, t in zip(at, told, strict=True) if key in t]
+            axes.plot(*zip(*known, strict=True), "o-", label=label)
+        axes.set(title=title, ylabel="memcpys of the same frame")
         axes.set_xlabel({"photons": "photons a pixel", "spots": "spots of a hit"}.get(name, name))
-        axes.grid(alpha=0.3)
         if is_wide:
             axes.set_xscale("log")
         axes.set_xticks(at, [str(p.value) for p in points])
         axes.minorticks_off()
-    figure.savefig(path, dpi=100)
+        _finish(axes, "upper left")
+    figure.savefig(path, dpi=DPI)
 
 
 def draw_soak(soak: Soak, path: Path) -> None:
@@ -65,9 +64,13 @@ def draw_soak(soak: Soak, path: Path) -> None:
     handles.set(ylabel="handles", title="open files, sockets and pipes")
     for axes in (memory, handles):
         axes.set_xlabel("frames published")
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-        axes.legend(loc="center right")
         if len(n) > WARM_UP_SERIES:
             axes.axvline(n[WARM_UP_SERIES], color="grey", lw=0.8, ls="--")
-    figure.savefig(path, dpi=100)
+        _finish(axes, "center right")
+    figure.savefig(path, dpi=DPI)
+
+
+def _finish(axes: Axes, legend_at: str) -> None:
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc=legend_at)
