@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -70,7 +71,7 @@ def draw_soak(soak: Soak, path: Path) -> None:
     figure.savefig(path, dpi=DPI)
 
 
-def _finish(axes: Axes, legend_at: str) -> None:
+def _finish(axes: Axes, legend_at: Literal["upper left", "center right"]) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(loc=legend_at)
