@@ -47,7 +47,7 @@ LIBRARIES = ("torch", "numpy", "pyzmq", "h5py", "hdf5plugin")
 RELAXED = 0.5
 SOAK_SHAPE, SOAK_SERIES = (256, 256), 100
 # Columns of a table that no terminal shows.
-TABLE_WIDTH = 120
+TABLE_WIDTH = 132
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,13 +126,11 @@ def bench(
     `--soak-frames` sends small frames (256 x 256) in a hundred series and reads what each process
     holds: memory, files, threads. Ctrl-C ends it with what was read so far.
 
-    Examples:
+    Example: `hitfinder-stream bench --seconds 20 --photons-per-pixel 2 --json bench.json`
 
-    `hitfinder-stream bench --seconds 20 --photons-per-pixel 2 --json bench.json`
+    Example: `hitfinder-stream bench --sweep photons --frames 20 --seconds 4 --json photons.json`
 
-    `hitfinder-stream bench --sweep photons --frames 20 --seconds 4 --json photons.json`
-
-    `hitfinder-stream bench --soak-frames 1000000 --json soak.json`
+    Example: `hitfinder-stream bench --soak-frames 1000000 --json soak.json`
     """
     from hitfinder.workers.bench import BenchOptions
     from hitfinder.workers.bench import bench as measure

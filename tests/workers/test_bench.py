@@ -19,7 +19,7 @@ from hitfinder.workers.bench import BenchOptions, bench
 from hitfinder.workers.bench_end_to_end import DaemonSettings
 from hitfinder.workers.bench_frames import BenchFrames, FrameMix, PixelType
 from hitfinder.workers.bench_plots import draw_soak
-from hitfinder.workers.bench_soak import soak
+from hitfinder.workers.bench_soak import Reading, soak
 from hitfinder.workers.config import ConfigError
 from hitfinder.workers.daemon_process import DaemonError, DaemonProcess
 from hitfinder.workers.held import held_by_job
@@ -139,10 +139,18 @@ def test_a_cpu_has_no_batches_to_sweep_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
-def test_a_soak_judges_every_frame_and_reads_what_is_held(tmp_path: Path) -> None:
-    frames, shown = BenchFrames((256, 256), FrameMix()), []
-    found = soak(frames, 300, 3, DaemonSettings(), "cpu", shown.append)
-    assert found.n_frames == 300 == found.counts["hit"] + found.counts["miss"]
+def test_a_soak_reads_what_is_held_until_it_is_interrupted(tmp_path: Path) -> None:
+    frames = BenchFrames((256, 256), FrameMix())
+    shown: list[Reading] = []
+
+    def show(reading: Reading) -> None:
+        shown.append(reading)
+        if len(shown) == 3:
+            raise KeyboardInterrupt
+
+    found = soak(frames, 400, 4, DaemonSettings(), "cpu", show)
+    assert found.n_frames == 250 == found.counts["hit"] + found.counts["miss"]
+    assert found.n_series == 2
     assert shown == found.readings
     assert [r.n_frames for r in shown] == [50, 150, 250]
     for job in ("receiver", "worker", "sink", "supervisor"):
@@ -152,7 +160,7 @@ def test_a_soak_judges_every_frame_and_reads_what_is_held(tmp_path: Path) -> Non
         assert held.handles > 3
         assert held.threads >= 1
     assert shown[0].total.handles == sum(h.handles for h in shown[0].jobs.values())
-    assert found.grown_bytes_per_frame is None  # of three series nothing can be said
+    assert found.grown_bytes_per_frame is None  # of two series nothing can be said
     draw_soak(found, tmp_path / "soak.png")
     assert matplotlib.image.imread(tmp_path / "soak.png").std() > 0
 
