@@ -9,41 +9,47 @@ taken in between, beside the same sender and daemon.
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from hitfinder.sim.detector import Protocol
-from hitfinder.sim.emulator import Emulator, EmulatorOptions
-from hitfinder.sim.encoding import EncodedImage
 from hitfinder.stream.messages import MAX_FRAMES
-from hitfinder.workers.bench_frames import POOL, BenchFrames, Memcpy
-from hitfinder.workers.config import RingConfig
+from hitfinder.workers.bench_feed import SEND_TIMEOUT_S, Feed
+from hitfinder.workers.bench_frames import BenchFrames, Memcpy
+from hitfinder.workers.config import RingConfig, WorkersConfig
 from hitfinder.workers.daemon_process import DaemonError, DaemonProcess
 from hitfinder.workers.spent import Spent
 
-# How far the receiver may be ahead of what is published: the part that counts ends so many frames
-# before the series does, so that both its ends see the same lead.
-LEAD = RingConfig().slots
-# Frames to learn the rate from, and to warm caches and files; the shortest series.
-WARM_UP = 60 + LEAD
+# Frames to learn the rate from, and to warm caches and files, beyond those that fill the ring.
+WARM_UP = 60
 # Shares of a series before and after the part that counts.
 MIDDLE = (0.1, 0.9)
-# A latency is of interest where frames do not queue: half of what the daemon can take.
-RELAXED = 0.5
-# Nothing for so long means that nothing will come.
-SILENCE_S = 60.0
-SEND_HWM = 64
-SEND_TIMEOUT_S = 60.0
-
-
 # One memcpy for so many results: a few per cent of one core.
 MEMCPY_EVERY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSettings:
+    """What of the configuration is measured.
+
+    Attributes:
+        decoders: threads of a worker that reduce frames.
+        batch: frames judged together, on a GPU.
+        slots: of the ring.
+    """
+
+    decoders: int = 1
+    batch: int = WorkersConfig().batch
+    slots: int = RingConfig().slots
+
+    def as_toml(self) -> str:
+        """Return the configuration file that says so."""
+        workers = f"[workers]\ndecoders = {self.decoders}\nbatch = {self.batch}\n"
+        return f"{workers}[ring]\nslots = {self.slots}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,8 @@ class EndToEnd:
         n_other: corrupt, lost or missing.
         memcpy_ms: median of copying a decoded frame while the daemon ran, on the same cores.
         core_ms: user + system time of the daemon's processes a frame.
-        latency_p50_ms: from reception to publication.
+        latency_p50_ms: from reception to publication; of fewer than a thousand frames the last of
+            the three is nearly the longest.
     """
 
     name: str
@@ -92,6 +99,7 @@ class EndToEnd:
     processes: list[ProcessCost]
     latency_p50_ms: float
     latency_p99_ms: float
+    latency_p999_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,111 +111,84 @@ class _Mark:
     spent: dict[str, Spent]
 
 
-class Feed:
-    """An emulated detector that shows the pool again and again, at any pace."""
+class LoadedDaemon:
+    """A running daemon, warmed up, to which series of a pool's frames are sent.
 
-    def __init__(self, frames: BenchFrames, protocol: Protocol = "v2") -> None:
-        self._frames, self._rate_Hz, self._begin_s = frames, 0.0, 0.0
-        self._stop = threading.Event()
-        options = EmulatorOptions(
-            bind="tcp://127.0.0.1:0",
-            protocol=protocol,
-            send_hwm=SEND_HWM,
-            send_timeout_s=SEND_TIMEOUT_S,
-            wait_for_client_s=SEND_TIMEOUT_S,
-        )
-        self._emulator = Emulator(frames.config, self._show, options)
-        self._emulator.initialize()
-        self._thread = ThreadPoolExecutor(1, "feed")
-        self.endpoint = self._emulator.endpoint
+    Args:
+        frames: the pool.
+        settings: of the daemon.
+        device: `cpu` or `cuda:N`.
 
-    def __enter__(self) -> Feed:
+    Raises:
+        DaemonError: it did not run; its methods say so too.
+    """
+
+    def __init__(self, frames: BenchFrames, settings: DaemonSettings, device: str) -> None:
+        self._memcpy, self._n_slots = Memcpy(frames.memory()), settings.slots
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            self._feed = stack.enter_context(Feed(frames))
+            config = folder / "bench.toml"
+            config.write_text(settings.as_toml())
+            arguments = ("--config", str(config), "--device", device)
+            self._daemon = stack.enter_context(
+                DaemonProcess(self._feed.endpoint, folder / "run", arguments)
+            )
+            self._daemon.wait_ready()
+            self._rate_Hz = self._series("warm-up", self._fewest, None).frames_per_s
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_reason: object) -> None:
-        self._stop.set()
-        self._emulator.interrupt()
-        self._thread.shutdown()
-        self._emulator.close(0)
+        self._stack.close()
 
-    def send(self, n: int, rate_Hz: float | None) -> Future[None]:
-        """Send a series of `n` frames from a thread; None for as fast as they are taken."""
-        self._emulator.configure(n_images=n)
-        self._rate_Hz = rate_Hz or 0.0
-        return self._thread.submit(self._run)
+    @property
+    def _fewest(self) -> int:
+        """Frames of the shortest series that can be measured."""
+        return WARM_UP + self._n_slots
 
-    def _run(self) -> None:
-        self._emulator.arm()
-        self._begin_s = time.monotonic()
-        self._emulator.trigger()
+    def flat_out(self, seconds: float) -> EndToEnd:
+        """Send as fast as frames are taken, for about so long."""
+        return self._series("as fast as taken", self._n_frames(self._rate_Hz, seconds), None)
 
-    def _show(self, series: int, frame: int) -> tuple[EncodedImage, None]:
-        if self._rate_Hz:
-            due_s = self._begin_s + frame / self._rate_Hz
-            self._stop.wait(max(0.0, due_s - time.monotonic()))
-        return self._frames.images[frame % POOL], None
+    def paced(self, rate_Hz: float, seconds: float) -> EndToEnd:
+        """Send at a rate, for about so long."""
+        n = self._n_frames(rate_Hz, seconds)
+        return self._series(f"at {rate_Hz:.0f}/s", n, rate_Hz)
 
+    def _n_frames(self, rate_Hz: float, seconds: float) -> int:
+        return min(max(round(rate_Hz * seconds), self._fewest), MAX_FRAMES)
 
-def measure_end_to_end(
-    frames: BenchFrames, seconds: float, decoders: int, device: str
-) -> list[EndToEnd]:
-    """Send a series as fast as it is taken, and one at half that rate, for `seconds` each.
-
-    Raises:
-        DaemonError: the daemon did not run, or did not give every frame a verdict.
-    """
-    memcpy = Memcpy(frames.memory())
-    with tempfile.TemporaryDirectory() as folder, Feed(frames) as feed:
-        config = Path(folder) / "bench.toml"
-        config.write_text(f"[workers]\ndecoders = {decoders}\n")
-        arguments = ("--config", str(config), "--device", device)
-        with DaemonProcess(feed.endpoint, Path(folder) / "run", arguments) as daemon:
-            daemon.wait_ready()
-            warm_up = _run(daemon, feed, "warm-up", WARM_UP, None, memcpy)
-            n = _series_length(warm_up.frames_per_s, seconds)
-            flat_out = _run(daemon, feed, "as fast as taken", n, None, memcpy)
-            rate_Hz = RELAXED * flat_out.frames_per_s
-            n = _series_length(rate_Hz, seconds)
-            relaxed = _run(daemon, feed, f"at {rate_Hz:.0f}/s", n, rate_Hz, memcpy)
-    return [flat_out, relaxed]
-
-
-def _series_length(frames_per_s: float, seconds: float) -> int:
-    return min(max(round(frames_per_s * seconds), WARM_UP), MAX_FRAMES)
-
-
-def _run(
-    daemon: DaemonProcess, feed: Feed, name: str, n: int, rate_Hz: float | None, memcpy: Memcpy
-) -> EndToEnd:
-    sending = feed.send(n, rate_Hz)
-    first, last = round(MIDDLE[0] * n), min(round(MIDDLE[1] * n), n - LEAD)
-    marks: list[_Mark] = []
-    latencies_ms: list[float] = []
-    memcpys_s: list[float] = []
-    end: dict[str, Any] | None = None
-    n_results, quiet_from_s = 0, time.monotonic()
-    while end is None:
-        for topic, message in daemon.messages(1.0):
-            if topic.startswith("result."):
-                n_results, quiet_from_s = n_results + 1, time.monotonic()
+    def _series(self, name: str, n: int, rate_Hz: float | None) -> EndToEnd:
+        # The receiver may be a whole ring ahead of what is published: the part that counts ends so
+        # many frames before the series does, so that both its ends see the same lead.
+        first, last = round(MIDDLE[0] * n), min(round(MIDDLE[1] * n), n - self._n_slots)
+        sending = self._feed.send(n, rate_Hz)
+        marks: list[_Mark] = []
+        latencies_ms: list[float] = []
+        memcpys_s: list[float] = []
+        end: dict[str, Any] = {}
+        n_results = 0
+        for topic, message in self._daemon.series():
+            if topic == "series.end":
+                end = message
+            elif topic.startswith("result."):
+                n_results += 1
                 if n_results in (first, last):
                     published_s = message["t_published_ns"] * 1e-9
-                    marks.append(_Mark(n_results, published_s, daemon.spent()))
+                    marks.append(_Mark(n_results, published_s, self._daemon.spent()))
                 if len(marks) == 1 and n_results % MEMCPY_EVERY == 0:
-                    memcpys_s.append(_core_s_of(memcpy, n_results // MEMCPY_EVERY))
+                    memcpys_s.append(_core_s_of(self._memcpy, n_results // MEMCPY_EVERY))
                 if len(marks) == 1 and message["t_received_ns"] is not None:
                     taken_ns = message["t_published_ns"] - message["t_received_ns"]
                     latencies_ms.append(taken_ns * 1e-6)
-            elif topic == "series.end":
-                end = message
-                break
-        if time.monotonic() - quiet_from_s > SILENCE_S:
-            raise daemon.failure(f"{n_results} of {n} frames published, then nothing")
-    sending.result(SEND_TIMEOUT_S)
-    if n_results != n:
-        raise DaemonError(f"{n} frames sent, {n_results} verdicts published")
-    memcpy_ms = 1e3 * float(np.median(memcpys_s))
-    return _figures(name, rate_Hz, end, marks, latencies_ms, memcpy_ms)
+        sending.result(SEND_TIMEOUT_S)
+        if n_results != n:
+            raise DaemonError(f"{n} frames sent, {n_results} verdicts published")
+        memcpy_ms = 1e3 * float(np.median(memcpys_s))
+        return _figures(name, rate_Hz, end, marks, latencies_ms, memcpy_ms)
 
 
 def _core_s_of(memcpy: Memcpy, k: int) -> float:
@@ -231,7 +212,7 @@ def _figures(
         for job, spent in sorted(done.spent.items())
     ]
     core_ms = sum(c.core_ms for c in costs)
-    p50_ms, p99_ms = np.percentile(latencies_ms, (50, 99))
+    p50_ms, p99_ms, p999_ms = np.percentile(latencies_ms, (50, 99, 99.9))
     return EndToEnd(
         name=name,
         sent_per_s=rate_Hz,
@@ -247,6 +228,7 @@ def _figures(
         processes=costs,
         latency_p50_ms=float(p50_ms),
         latency_p99_ms=float(p99_ms),
+        latency_p999_ms=float(p999_ms),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from hitfinder.workers.config import ConfigError
 SimulatedProtocol = Literal["v1", "v2"]
 PixelType = Literal["uint8", "uint16", "uint32"]
 Compression = Literal["bslz4", "lz4", "none"]
+Sweep = Literal["photons", "hit-fraction", "spots", "dtype", "decoders", "batch", "slots"]
 HeaderDetail = Literal["none", "basic", "all"]
 
 
@@ -132,19 +132,28 @@ def check(
 def bench(
     frames: Annotated[int, typer.Option("--frames", min=1, help="Times a stage is run.")] = 200,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.1, help="Length of each of two end-to-end runs.")
+        float, typer.Option("--seconds", min=0.1, help="Length of each end-to-end run.")
     ] = 10.0,
-    decoders: Annotated[int, typer.Option("--decoders", min=1, help="Decoder threads.")] = 1,
+    sweep: Annotated[
+        Sweep | None, typer.Option("--sweep", help="Point by point over one property.")
+    ] = None,
+    soak_frames: Annotated[
+        int | None,
+        typer.Option("--soak-frames", min=100, help="Read memory over N small frames instead."),
+    ] = None,
     photons_per_pixel: Annotated[
-        str | None,
-        typer.Option("--photons-per-pixel", help="Mean of the water, e.g. 0.002,0.02,0.2,2."),
+        float | None, typer.Option("--photons-per-pixel", min=1e-4, help="Mean of the water.")
     ] = None,
     hit_fraction: Annotated[
         float, typer.Option("--hit-fraction", min=0, max=1, help="Share with a crystal.")
     ] = 0.2,
     dtype: Annotated[PixelType, typer.Option("--dtype", help="Pixel type.")] = "uint16",
+    decoders: Annotated[int, typer.Option("--decoders", min=1, help="Decoder threads.")] = 1,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write figures here; a sweep's or soak's picture beside it."),
+    ] = None,
 ) -> None:
     """Measure what a frame costs on this machine, stage by stage, end to end and by process.
 
@@ -153,36 +162,38 @@ def bench(
     The last table takes the first run apart: each process, its stages and the rest, in memcpys,
     with the page faults and the context switches that a frame costs.
 
-    The JSON holds, for each brightness asked for, `frame`, `stages`, `end_to_end` (with
-    `processes`) and `profile`.
+    `--sweep` measures stages and daemon over photons a pixel (0.002 to 5), hit-fraction, spots of
+    a hit (10 to 1000), dtype, decoders, batch (on a GPU) or slots of the ring, all else as given.
 
-    Example: `hitfinder-stream bench --seconds 20 --photons-per-pixel 0.02,2 --json bench.json`
+    `--soak-frames` sends small frames (256 x 256) in a hundred series and reads what each process
+    holds: memory, files, threads. Ctrl-C ends it with what was read so far.
+
+    Example: `hitfinder-stream bench --seconds 20 --photons-per-pixel 2 --json bench.json`
+
+    Example: `hitfinder-stream bench --sweep photons --frames 20 --seconds 4 --json photons.json`
+
+    Example: `hitfinder-stream bench --soak-frames 1000000 --json soak.json`
     """
     from hitfinder.workers.bench import BenchOptions
     from hitfinder.workers.bench import bench as measure
+    from hitfinder.workers.bench_end_to_end import DaemonSettings
+    from hitfinder.workers.bench_frames import FrameMix
 
+    if sweep is not None and soak_frames is not None:
+        raise ConfigError("--sweep and --soak-frames: give one of them")
     # The emulated detector tells of every series; here only the table is of interest.
     logging.getLogger("hitfinder.sim").setLevel(logging.WARNING)
-    water = (None,) if photons_per_pixel is None else _positive_numbers(photons_per_pixel)
     options = BenchOptions(
-        frames, seconds, decoders, water, hit_fraction, dtype, device, json_file
+        frames=frames,
+        seconds=seconds,
+        mix=FrameMix(hit_fraction, photons_per_pixel, dtype),
+        settings=DaemonSettings(decoders),
+        sweep=sweep,
+        soak_frames=soak_frames,
+        device=device,
+        json_file=json_file,
     )
     measure(options, to=sys.stdout)
-
-
-def _positive_numbers(text: str) -> tuple[float, ...]:
-    """Return the numbers of a comma-separated list.
-
-    Raises:
-        ConfigError: something in it is not a number above 0.
-    """
-    try:
-        numbers = tuple(float(word) for word in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or not all(0 < n < math.inf for n in numbers):
-        raise ConfigError(f"--photons-per-pixel {text!r}: expected numbers above 0, e.g. 0.02,2")
-    return numbers
 
 
 @app.command()

@@ -21,6 +21,7 @@ import msgspec
 import zmq
 
 from hitfinder import HitfinderError
+from hitfinder.workers.held import Held, held_by_job
 from hitfinder.workers.spent import Spent, spent_by_job
 
 # Loading torch in three processes on a busy machine takes its time.
@@ -28,6 +29,8 @@ READY_S = 120.0
 # The first status comes within a second of the subscription's arrival.
 SUBSCRIBED_S = 20.0
 STOP_S = 60.0
+# No result for so long means that none will come.
+SILENCE_S = 60.0
 RECEIVE_QUEUE = 100_000
 LOG_TAIL_BYTES = 1500
 
@@ -117,6 +120,26 @@ class DaemonProcess:
                 yield topic.decode(), msgspec.msgpack.decode(body)
             elif self._process.poll() is not None:
                 raise self.failure(f"it ended with status {self._process.returncode}")
+
+    def series(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield (topic, map) up to the next `series.end`, which is the last.
+
+        Raises:
+            DaemonError: the daemon ended, or published no result for a minute.
+        """
+        n_results, quiet_from_s = 0, time.monotonic()
+        while time.monotonic() - quiet_from_s < SILENCE_S:
+            for topic, message in self.messages(1.0):
+                yield topic, message
+                if topic == "series.end":
+                    return
+                if topic.startswith("result."):
+                    n_results, quiet_from_s = n_results + 1, time.monotonic()
+        raise self.failure(f"{n_results} frames of a series published, then nothing")
+
+    def held(self) -> dict[str, Held]:
+        """Return what every process of the daemon holds now, by its job."""
+        return held_by_job(self._process.pid)
 
     def spent(self) -> dict[str, Spent]:
         """Return what every process of the daemon has spent so far, by its job."""

@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 
 from hitfinder.workers.daemon_process import DaemonError, DaemonProcess
-from hitfinder.workers.spent import job_of
+from hitfinder.workers.processes import jobs_of
 
 POLL_S = 0.05
 # What `storing.mend` says of each folder.
@@ -46,12 +46,7 @@ class Process:
 
 def processes_of(supervisor: int) -> list[Process]:
     """Return the supervisor and its children."""
-    listed = Path(f"/proc/{supervisor}/task/{supervisor}/children")
-    try:
-        pids = [int(pid) for pid in listed.read_text().split()]
-    except OSError:
-        return []
-    return [Process("supervisor", supervisor), *(Process(job_of(pid), pid) for pid in pids)]
+    return [Process(job, pid) for pid, job in jobs_of(supervisor).items()]
 
 
 def wait_until_gone(processes: list[Process], within_s: float) -> list[Process]:

@@ -32,6 +32,7 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
         (["simulate", "--dtype", "int64"], "int64"),
         (["bench", "--frames", "0"], "--frames"),
         (["bench", "--device", "abacus"], "abacus"),
+        (["bench", "--sweep", "dtype", "--soak-frames", "100"], "--soak-frames"),
         (["dataset", "x", "--datasets", "03..12"], "03..12"),
         (["dataset", "x", "--photons", "0"], "--photons"),
         (["dataset", "x", "--quick"], "--check"),
