@@ -27,6 +27,9 @@ from hitfinder.stream.results import OUTCOMES, SCHEMA, Outcome, Record, topic_of
 from hitfinder.stream.ring import Bells, Ring, State
 from hitfinder.stream.series import SeriesTable
 from hitfinder.workers.config import ConfigError
+from hitfinder.workers.frame_samples import FrameSamples
+from hitfinder.workers.geometry import OperatorGeometry
+from hitfinder.workers.history import History, Stated
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,11 @@ class Publisher:
 
     Args:
         endpoint: where to bind, e.g. `tcp://127.0.0.1:5557`.
+        operator: the operator's geometry, for the frames that are shown.
+
+    Attributes:
+        history: rates and levels of what was published.
+        samples: frames that can be looked at.
 
     Raises:
         ConfigError: the endpoint cannot be bound.
@@ -62,6 +70,7 @@ class Publisher:
         ring: Ring,
         bells: Bells,
         runtime: Path,
+        operator: OperatorGeometry,
     ) -> None:
         self.ring, self.bells, self.runtime = ring, bells, runtime
         self.series = SeriesTable(ring)
@@ -69,7 +78,9 @@ class Publisher:
         self.n_released = 0
         self.latencies_s: deque[float] = deque(maxlen=N_LATENCIES)
         self.counts = dict.fromkeys((o.value for o in OUTCOMES), 0)
+        self.history = History()
         self._seq = 0
+        self._stated: dict[int, Stated] = {}
         self._announced: set[int] = set()
         self._waiting_since_ns: dict[int, int] = {}
         self._unseen: dict[int, Iterator[tuple[int, Outcome, str]]] = {}
@@ -85,18 +96,20 @@ class Publisher:
                 f"results endpoint {endpoint}: {error}; is another daemon running? "
                 "give another with --results"
             ) from error
+        self.samples = FrameSamples(runtime, operator)
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def publish_stored(self) -> int:
         """Publish what the sink has stored, oldest first, and free the slots."""
         slots = self.ring.in_state(State.STORED)
         for slot in slots:
-            record = self.ring.record(slot)
-            entry = self.series.entry_of(int(self.ring.slots["key"][slot]))
+            record, key = self.ring.record(slot), int(self.ring.slots["key"][slot])
+            entry = self.series.entry_of(key)
             if entry is not None:
                 self._announce(entry)
                 self.ring.series["counts"][entry, OUTCOMES.index(record.outcome)] += 1
             self._publish(record)
+            self._remember(key, slot, record)
             self.ring.release(slot)
         if slots:
             self.bells.ring("receiver")
@@ -135,11 +148,8 @@ class Publisher:
         self._send(b"status", message)
 
     def open_series(self) -> list[dict[str, Any]]:
-        """Return the open series with what their frames together say of energy and clen."""
-        return [
-            {**self._names(entry), "posterior": self.evidence.said(entry)}
-            for entry in self.series.open_entries()
-        ]
+        """Return the open series: how far they are, what their frames say of energy and clen."""
+        return [self._progress(entry) for entry in self.series.open_entries()]
 
     def latency_s(self) -> tuple[float | None, float | None]:
         """Return p50 and p99 of the time from reception to publication, lately."""
@@ -150,6 +160,7 @@ class Publisher:
 
     def close(self) -> None:
         """Close the socket; its context lingers until the last records are out."""
+        self.samples.close()
         self._socket.close(LINGER_MS)
 
     # ------------------------------------------------------------------------------------
@@ -162,10 +173,35 @@ class Publisher:
         self.counts[record.outcome.value] += 1
         self._socket.send_multipart([topic_of(record.outcome), self._encode(record)])
 
+    def _remember(self, key: int, slot: int, record: Record) -> None:
+        """Keep of a stored frame what the page shows, before its slot is freed."""
+        stored_bytes = 0
+        if record.file is not None:
+            stored_bytes = int(self.ring.slots["blobs"]["n_bytes"][slot].sum())
+        self.history.count(record, stored_bytes)
+        if record.header_photon_energy_eV is not None or record.header_clen_m is not None:
+            self._stated[key] = record.header_photon_energy_eV, record.header_clen_m
+        if self.samples.wants(record.outcome):
+            self.samples.take(key, record, self.ring.blobs(slot)[0])
+
     def _send(self, topic: bytes, message: dict[str, Any]) -> None:
         self._seq += 1
         stamped = {"schema": SCHEMA, "seq": self._seq, "t_published_ns": time.time_ns(), **message}
         self._socket.send_multipart([topic, self._encode(stamped)])
+
+    def _progress(self, entry: int) -> dict[str, Any]:
+        e = self.ring.series[entry]
+        energy_eV, clen_m = self._stated.get(int(e["key"]), (None, None))
+        return {
+            **self._names(entry),
+            "announced": int(e["expected"]) if e["expected"] >= 0 else None,
+            "n_received": int(e["n_received"]),
+            "n_dropped": int(e["n_dropped"]),
+            "counts": {o.value: int(e["counts"][i]) for i, o in enumerate(OUTCOMES)},
+            "header_photon_energy_eV": energy_eV,
+            "header_clen_m": clen_m,
+            "posterior": self.evidence.said(entry),
+        }
 
     def _names(self, entry: int) -> dict[str, Any]:
         e = self.ring.series[entry]
@@ -249,6 +285,9 @@ class Publisher:
             "posterior": self.evidence.said(entry),
         }
         self._send(b"series.end", message)
+        energy_eV, clen_m = self._stated.pop(int(e["key"]), (None, None))
+        stated = {"header_photon_energy_eV": energy_eV, "header_clen_m": clen_m}
+        self.history.series.append({**message, **stated, "t_ended_s": time.time()})
         log.info(
             "series %d closed (%s): %d frames = %s",
             message["series"],
