@@ -31,7 +31,7 @@ from hitfinder.stream.pooling import pool4, pooled_shape
 from hitfinder.stream.reduction import Reduction, mask_of
 from hitfinder.stream.results import Outcome, Record
 from hitfinder.workers.geometry import OperatorGeometry, SeriesGeometry
-from hitfinder.workers.powder import Powder, SeriesPixels
+from hitfinder.workers.powder import Powder, SeriesPixels, rings_of
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ class SampledSeries:
         self.geometry: SeriesGeometry = operator.of_series(start, bslz4.decode(first))
         self.pixels = SeriesPixels(self.geometry.valid)
         self.mask = mask_of(self.pixels.valid)
+        self.rings = rings_of(self.shape, self.geometry.geometry.beam_center_px)
         self.powder = {outcome: Powder(self.pixels) for outcome in SAMPLED}
         self._runtime = runtime
         self._n_learned: dict[int | None, int | None] = {}
@@ -159,19 +160,25 @@ class FrameSamples:
     def _run(self) -> None:
         while (taken := self._queue.get()) is not None:
             key, record, blob = taken
-            began_s = time.thread_time()
             try:
-                self._add(key, record, blob)
+                # What a new series takes, some 50 ms, is not held against its frames.
+                series = self._series_of(key, record, blob)
+                began_s = time.thread_time()
+                self._add(series, record, blob)
             except (WireError, OSError) as error:
                 log.info("frame %d is not shown: %s", record.frame, error)
+                continue
             pause_s = len(SAMPLED) * (time.thread_time() - began_s) / CORE_SHARE
             due_s = time.monotonic() + pause_s
             self._not_before_s[record.outcome] = max(self._not_before_s[record.outcome], due_s)
 
-    def _add(self, key: int, record: Record, blob: Blob) -> None:
+    def _series_of(self, key: int, record: Record, blob: Blob) -> SampledSeries:
         series = self.series
-        if series is None or (series.key, series.shape) != (key, blob.shape):
-            series = SampledSeries(self._runtime, self._operator, key, record.series, blob)
+        if series is not None and (series.key, series.shape) == (key, blob.shape):
+            return series
+        return SampledSeries(self._runtime, self._operator, key, record.series, blob)
+
+    def _add(self, series: SampledSeries, record: Record, blob: Blob) -> None:
         series.learn(record)
         reduced = self._reduction
         if reduced is None or reduced.image.dtype != blob.dtype or series is not self.series:

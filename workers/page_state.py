@@ -101,7 +101,7 @@ class PageState:
             "ring_px": RING_PX,
             "n_frames": {o.value: p.n_frames for o, p in series.powder.items()},
             "profile": {
-                o.value: _numbers(p.profile(geometry.beam_center_px))
+                o.value: _numbers(p.profile(series.rings))
                 for o, p in series.powder.items()
                 if p.n_frames
             },

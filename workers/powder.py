@@ -64,22 +64,29 @@ class Powder:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(self._photons / self._exposure, np.float32)
 
-    def profile(self, beam_center_px: tuple[float, float]) -> NDArray[np.float64]:
+    def profile(self, rings: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return mean photons per pixel and frame by radius, NaN where no pixel counted.
 
         Args:
-            beam_center_px: (fs, ss), pixel index; `workers.geometry` bounds it.
+            rings: `rings_of` the detector.
 
         Returns:
             shape (rings,); ring k lies from k to k + 1 times `RING_PX`.
         """
-        rows, columns = (POOL * np.arange(n) + (POOL - 1) / 2 for n in self._photons.shape)
-        radius_px = np.hypot(
-            rows[:, None] - beam_center_px[1], columns[None, :] - beam_center_px[0]
-        )
-        ring = (radius_px / RING_PX).astype(np.int64).reshape(-1)
         photons, exposure = (
-            np.bincount(ring, what.reshape(-1)) for what in (self._photons, self._exposure)
+            np.bincount(rings, what.reshape(-1)) for what in (self._photons, self._exposure)
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(photons / exposure, np.float64)
+
+
+def rings_of(shape: tuple[int, int], beam_center_px: tuple[float, float]) -> NDArray[np.int64]:
+    """Return the ring of each 4 x 4 cell, flat, counted from the beam.
+
+    Args:
+        shape: (ss, fs) of the detector.
+        beam_center_px: (fs, ss), pixel index; `workers.geometry` bounds it.
+    """
+    rows, columns = (POOL * np.arange(n) + (POOL - 1) / 2 for n in pooled_shape(shape))
+    radius_px = np.hypot(rows[:, None] - beam_center_px[1], columns[None, :] - beam_center_px[0])
+    return np.asarray(radius_px / RING_PX, np.int64).reshape(-1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hitfinder.workers.powder import RING_PX, Powder, SeriesPixels
+from hitfinder.workers.powder import RING_PX, Powder, SeriesPixels, rings_of
 
 SHAPE = (64, 80)
 
@@ -50,7 +50,7 @@ def test_the_profile_follows_the_radius(center_px: tuple[float, float]) -> None:
     radius_px = np.hypot(ss - center_px[1], fs - center_px[0])
     powder = Powder(SeriesPixels(valid))
     powder.add(sums_of((10 + radius_px / 10).astype(np.uint32), valid))
-    profile = powder.profile(center_px)
+    profile = powder.profile(rings_of(SHAPE, center_px))
     there = np.flatnonzero(np.isfinite(profile))
     assert there[0] == int((radius_px.min() + 2) // RING_PX)
     expected = 10 + (there + 0.5) * RING_PX / 10

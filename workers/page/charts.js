@@ -34,7 +34,10 @@ function frame(svg, label, x, y, { xTicks, xText = short, yText = short }) {
   const width = svg.clientWidth || 300, height = svg.clientHeight || 150;
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const X = (v) => LEFT + ((v - x[0]) / (x[1] - x[0] || 1)) * (width - LEFT - RIGHT);
-  const Y = (v) => height - BOTTOM - ((v - y[0]) / (y[1] - y[0] || 1)) * (height - TOP - BOTTOM);
+  const Y = (v) => {
+    const share = Math.min(1, Math.max(0, (v - y[0]) / (y[1] - y[0] || 1))); // what is higher ends at the top
+    return height - BOTTOM - share * (height - TOP - BOTTOM);
+  };
   for (const t of ticks(y[0], y[1], height / 45)) {
     add(svg, "line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: Y(t), y2: Y(t) });
     add(svg, "text", { x: LEFT - 5, y: Y(t) + 4, "text-anchor": "end" }, yText(t));

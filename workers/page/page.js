@@ -53,6 +53,7 @@ function showRates(state) {
   say("hits", r.series ? `${count(r.series.hits)} of ${count(r.series.judged)}` : UNKNOWN);
   const groups = [];
   h.t_s.forEach((t, i) => {
+    if (!groups.length && h.hits[i] + h.misses[i] === 0) return; // before the first frame
     const key = Math.floor(t / GROUP_S);
     if (groups.at(-1)?.key !== key) groups.push({ key, t: 0, hits: 0, misses: 0 });
     const g = groups.at(-1);
@@ -139,9 +140,12 @@ function showProfile(powder) {
     return { xs: ys.map((_, k) => at(k)), ys, kind: kinds[name] };
   });
   const x = [0, Math.max(...lines[0].xs)];
+  // One strong reflection would press all else to the ground.
+  const most = lines.map((l) => Math.max(...l.ys.filter((v) => v !== null)));
+  const y = [0, 1.08 * Math.min(Math.max(...most), 3 * Math.min(...most)) || 1];
   const shown = knows ? [20, 10, 7, 5, 4, 3.5, 3, 2.7, 2.4, 2.2, 2, 1.8, 1.6, 1.5, 1.4, 1.3, 1.2].map((d) => 1 / d).filter((q) => q < x[1]) : undefined;
   const apart = shown?.filter((q, i) => (q / x[1]) * svg.clientWidth > 30 && (i === 0 || ((q - shown[i - 1]) / x[1]) * svg.clientWidth > 24));
-  lineChart(svg, lines, { label: "Radial profile of hits and misses", x, xTicks: apart, xText: knows ? (q) => `${Number((1 / q).toPrecision(2))} Å` : short });
+  lineChart(svg, lines, { label: "Radial profile of hits and misses", x, y, xTicks: apart, xText: knows ? (q) => `${Number((1 / q).toPrecision(2))} Å` : short });
   return say("profile-c", `photons per pixel and frame; ${names.map((n) => `${count(powder.n_frames[n])} ${n === "hit" ? "hits" : "misses"}`).join(", ")} sampled of series ${powder.series}`);
 }
 
