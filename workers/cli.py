@@ -19,6 +19,7 @@ from hitfinder.workers import (  # noqa: F401  (they register their sub-commands
     dataset_command,
     export_command,
     report_command,
+    set_command,
     train_command,
 )
 from hitfinder.workers.cli_app import app, check_endpoint
@@ -92,7 +93,10 @@ def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) 
         with Supervisor(options) as supervisor:
             publisher = supervisor.publisher
             shown = PageState(
-                lambda: supervisor.state.latest, publisher.history, publisher.samples
+                lambda: supervisor.state.latest,
+                publisher.history,
+                publisher.samples,
+                supervisor.control,
             )
             with serve(config.http.bind, shown) as address:
                 page.append(address)

@@ -14,6 +14,7 @@ from typing import Any
 from hitfinder.stream.ring import Ring, State
 from hitfinder.workers.alarms import alarms_of
 from hitfinder.workers.children import Child
+from hitfinder.workers.control import Control
 from hitfinder.workers.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,11 @@ class DaemonState:
         latest: the map; keys as in the runbook's table.
     """
 
-    def __init__(self, ring: Ring, publisher: Publisher, children: Sequence[Child]) -> None:
+    def __init__(
+        self, ring: Ring, publisher: Publisher, children: Sequence[Child], control: Control
+    ) -> None:
         self._ring, self._publisher, self._children = ring, publisher, children
+        self._control = control
         self._started_s, self._due_s = time.monotonic(), 0.0
         self.latest: dict[str, Any] = {"alarms": []}
         self.renew()
@@ -88,5 +92,6 @@ class DaemonState:
                 }
                 for c in self._children
             ],
+            "changes": self._control.latest(),
             "errors": self._ring.errors(),
         }

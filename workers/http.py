@@ -1,9 +1,9 @@
-"""The status page: a face to look at and to scrape.
+"""The page and its neighbours: to look at, to scrape, and with the token to change.
 
 `/` for people, `/state.json` what it shows, `/metrics` for Prometheus (text format 0.0.4).
 `/healthz` answers as long as the supervisor's loop turns; `/readyz` refuses (503) while a child is
-not at work, and names it. It binds to loopback unless told otherwise, loads nothing from
-elsewhere, and shows bytes from the wire as text only.
+not at work, and names it. `/control` takes changes. It binds to loopback unless told otherwise,
+loads nothing from elsewhere, and shows bytes from the wire as text only.
 """
 
 from __future__ import annotations
@@ -16,20 +16,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from hitfinder.stream.results import Outcome
 from hitfinder.workers.config import ConfigError
+from hitfinder.workers.control import Control, RefusedError
 from hitfinder.workers.frame_samples import SampledFrame
 from hitfinder.workers.metrics import StateCollector
 from hitfinder.workers.page_state import PageState, frame_json
@@ -52,6 +56,7 @@ FILES = {
             "page.js",
             "charts.js",
             "colours.js",
+            "controls.js",
             "format.js",
             "frame_view.js",
             "pictures.js",
@@ -66,16 +71,20 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+MOST_WISH_BYTES = 4096
+LOOPBACK = ("127.0.0.1", "localhost")
 PIXELS = "application/octet-stream"
 
 
-def application(page: PageState) -> Starlette:
-    """Return the web application over what the page is told."""
-    return Starlette(
-        routes=[*_files(), *_health(page.state), *_live(page)],
-        # Faint frames are mostly zeros; the lowest level packs them as well as the highest.
-        middleware=[Middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)],
-    )
+def application(page: PageState, host: str) -> Starlette:
+    """Return the web application over what the page is told, bound to `host`."""
+    # Faint frames are mostly zeros; the lowest level packs them as well as the highest.
+    middleware = [Middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)]
+    if host in LOOPBACK:
+        # A page from elsewhere that rebinds its name to this machine still asks by its name.
+        middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
+    routes = [*_files(), *_health(page.state), *_live(page), _control(page.control)]
+    return Starlette(routes=routes, middleware=middleware)
 
 
 def _files() -> Iterator[Route]:
@@ -155,6 +164,31 @@ def _live(page: PageState) -> Iterator[Route]:
     yield Route("/powder/{outcome}", powder)
 
 
+def _control(control: Control) -> Route:
+    """Return where changes are asked for: JSON with the token, from the page or a program."""
+
+    async def change(request: Request) -> Response:
+        try:
+            # A page from elsewhere that a browser also shows must not use what it holds.
+            origin = request.headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+                raise RefusedError(403, f"not from {origin}")
+            if request.headers.get("content-type") != "application/json":
+                raise RefusedError(415, "expected application/json")
+            control.check(request.headers.get("authorization", ""))
+            body = bytearray()
+            async for part in request.stream():
+                body += part
+                if len(body) > MOST_WISH_BYTES:
+                    raise RefusedError(413, f"expected at most {MOST_WISH_BYTES} bytes")
+            said = await run_in_threadpool(control.change, bytes(body))
+        except RefusedError as error:
+            return PlainTextResponse(str(error), error.status, headers=HEADERS)
+        return JSONResponse(said, headers=HEADERS)
+
+    return Route("/control", change, methods=["POST"])
+
+
 @contextmanager
 def serve(bind: str, page: PageState) -> Iterator[str]:
     """Serve the page from a thread while the daemon runs; yields HOST:PORT as bound.
@@ -176,7 +210,10 @@ def serve(bind: str, page: PageState) -> Iterator[str]:
             f"status page {bind}: {error}; is another daemon running? give another with --http"
         ) from error
     settings = uvicorn.Config(
-        application(page), log_level="warning", lifespan="off", limit_concurrency=MOST_REQUESTS
+        application(page, host),
+        log_level="warning",
+        lifespan="off",
+        limit_concurrency=MOST_REQUESTS,
     )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, args=([listener],), name="http", daemon=True)

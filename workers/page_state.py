@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.stream.results import Outcome
+from hitfinder.workers.control import Control
 from hitfinder.workers.frame_samples import FrameSamples, SampledFrame
 from hitfinder.workers.history import History
 from hitfinder.workers.powder import RING_PX
@@ -34,12 +35,17 @@ class PageState:
         state: tells the daemon's latest state.
         history: what it has been doing.
         samples: the frames that can be seen.
+        control: what can be changed.
     """
 
     def __init__(
-        self, state: Callable[[], dict[str, Any]], history: History, samples: FrameSamples
+        self,
+        state: Callable[[], dict[str, Any]],
+        history: History,
+        samples: FrameSamples,
+        control: Control,
     ) -> None:
-        self.state, self.samples, self._history = state, samples, history
+        self.state, self.samples, self.control, self._history = state, samples, control, history
         self._making = threading.Lock()
         self._made_s, self._json = 0.0, b""
 
@@ -70,6 +76,7 @@ class PageState:
                 for outcome in (Outcome.HIT, Outcome.MISS)
             },
             "powder": self._powder(),
+            "can_change": self.control.is_open,
         }
 
     def _spots(self) -> dict[str, Any]:

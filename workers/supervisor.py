@@ -27,6 +27,7 @@ from hitfinder.stream.results import Outcome
 from hitfinder.stream.ring import Bells, Layout, Ring, State, create_memory
 from hitfinder.workers.children import Child, reclaim
 from hitfinder.workers.config import Config, ConfigError
+from hitfinder.workers.control import Control
 from hitfinder.workers.daemon_state import DaemonState
 from hitfinder.workers.geometry import OperatorGeometry
 from hitfinder.workers.publisher import Publisher
@@ -86,6 +87,7 @@ class Supervisor:
         layout = Layout(config.ring.slots, config.ring.slot_bytes)
         fd = create_memory(layout)
         self.ring = Ring(fd, layout)
+        self.control = Control(self.ring, config)
         source = "reader" if options.replay else "receiver"
         names = ["receiver", "sink", "supervisor"]
         names += [f"worker{i}" for i in range(len(options.devices))]
@@ -118,7 +120,7 @@ class Supervisor:
         except ConfigError:
             shutil.rmtree(self.runtime)
             raise
-        self.state = DaemonState(self.ring, self.publisher, self.children)
+        self.state = DaemonState(self.ring, self.publisher, self.children, self.control)
         self._watched_at_s = 0.0
 
     def __enter__(self) -> Self:

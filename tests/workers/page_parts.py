@@ -58,6 +58,7 @@ def healthy_state(**changes: Any) -> dict[str, Any]:
             "before": level(800, 3200),
         },
         "alarms": [],
+        "changes": [],
         **changes,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import os
 import re
 import socket
 import time
@@ -19,12 +20,16 @@ from tests.workers.page_parts import blob_of, child, healthy_state, judged
 from hitfinder.stream.intake import header_path
 from hitfinder.stream.messages import SeriesStart, pack_start
 from hitfinder.stream.results import Outcome
-from hitfinder.workers.config import ConfigError, GeometryConfig
+from hitfinder.stream.ring import Layout, Ring, create_memory
+from hitfinder.workers.config import Config, ConfigError, GeometryConfig, HttpConfig
+from hitfinder.workers.control import Control
 from hitfinder.workers.frame_samples import FrameSamples
 from hitfinder.workers.geometry import OperatorGeometry
 from hitfinder.workers.history import History
 from hitfinder.workers.http import FILES, HUNG_S, serve
 from hitfinder.workers.page_state import PageState
+
+TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 class Page:
@@ -34,17 +39,24 @@ class Page:
         self.state = healthy_state(t_monotonic_s=time.monotonic())
         self.history, self.runtime = History(), runtime
         self.samples = FrameSamples(runtime, OperatorGeometry(GeometryConfig()))
+        layout = Layout(8, 4096)
+        self.ring_fd = create_memory(layout)
+        (runtime / "token").write_text(TOKEN)
+        config = Config(http=HttpConfig(token_file=str(runtime / "token")))
+        self.control = Control(Ring(self.ring_fd, layout), config)
         self.address = ""
 
     @property
     def shown(self) -> PageState:
         """What is served."""
-        return PageState(lambda: self.state, self.history, self.samples)
+        return PageState(lambda: self.state, self.history, self.samples, self.control)
 
-    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
+    def ask(
+        self, path: str, method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> tuple[int, bytes]:
         """Return status and body."""
         connection = http.client.HTTPConnection(self.address, timeout=20)
-        connection.request(method, path, headers=headers)
+        connection.request(method, path, body, headers)
         answer = connection.getresponse()
         status, body = answer.status, answer.read()
         connection.close()
@@ -64,6 +76,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
     with serve("127.0.0.1:0", made.shown) as made.address:
         yield made
     made.samples.close()
+    os.close(made.ring_fd)
 
 
 def test_metrics_are_prometheus_text_with_units_in_the_names(page: Page) -> None:
@@ -169,6 +182,46 @@ def test_a_supervisor_that_hangs_is_not_healthy(page: Page) -> None:
 def test_nothing_can_be_written(page: Page, path: str) -> None:
     assert page.ask(path, "POST")[0] == 405
     assert page.ask(path, "PUT")[0] == 405
+
+
+def with_token(**others: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json", **others}
+
+
+def test_the_token_changes_what_it_asks_for(page: Page) -> None:
+    wish = b'{"threshold": 0.95}'
+    origin = {"Origin": f"http://{page.address}"}
+    for headers in (with_token(), with_token(**origin)):
+        status, body = page.ask("/control", "POST", wish, **headers)
+        assert status == 200
+        assert json.loads(body)["threshold"] == 0.95
+    assert len(page.control.latest()) == 2
+    assert page.json("/state.json")["can_change"] is True
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (401, {"Authorization": "Bearer wrong"}, b'{"threshold": 0.5}'),
+        (403, {"Origin": "http://elsewhere.example"}, b'{"threshold": 0.5}'),
+        (403, {"Origin": "null"}, b'{"threshold": 0.5}'),
+        (415, {"Content-Type": "text/plain"}, b'{"threshold": 0.5}'),
+        (413, {}, b" " * 5000),
+        (400, {}, b'{"threshold": 7}'),
+    ],
+)
+def test_other_wishes_are_refused(
+    page: Page, status: int, headers: dict[str, str], body: bytes
+) -> None:
+    assert page.ask("/control", "POST", body, **with_token(**headers))[0] == status
+    assert page.control.latest() == []
+
+
+def test_a_name_that_was_rebound_to_this_machine_is_not_answered(page: Page) -> None:
+    port = page.address.rpartition(":")[2]
+    assert page.ask("/state.json", Host=f"localhost:{port}")[0] == 200
+    for path in ("/state.json", "/metrics", "/"):
+        assert page.ask(path, Host=f"elsewhere.example:{port}")[0] == 400
 
 
 def test_files_are_served_by_name_alone(page: Page) -> None:

@@ -1,6 +1,7 @@
 // The page: asks for the state once a second and puts it where it belongs.
 
 import { barChart, lineChart, numberLine } from "./charts.js";
+import { showChanges } from "./controls.js";
 import { UNKNOWN, clock, count, megabytes, percent, rate, seconds, short, withSigma } from "./format.js";
 import { dAt } from "./frame_view.js";
 import { FramePicture, PowderPicture } from "./pictures.js";
@@ -216,6 +217,7 @@ function show(state) {
   showProfile(state.powder);
   showPosterior(state);
   showClosed(state.series_closed);
+  showChanges(state);
   for (const picture of pictures) picture.update(state).catch(() => {}); // the next second tries again
 }
 
