@@ -12,8 +12,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hitfinder.models.calibration import Calibration
 from hitfinder.models.errors import ModelError
-from hitfinder.models.gate import Calibration, GateNet
+from hitfinder.models.gate import GateNet
 from hitfinder.models.labelled_frames import LabelledFrames
 from hitfinder.models.training import logits_of
 

@@ -11,19 +11,12 @@ Suffixes: B batch, K places, F features of a place.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from enum import StrEnum
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import softplus
 
-from hitfinder.models.errors import ModelError
 from hitfinder.models.places import ABSENT, FEATURES, N_FEATURES, N_WIDTHS
-
-__all__ = ["Calibration", "GateMode", "GateNet", "sigmoid"]
 
 HIDDEN = 16
 UNSEEN = ("evidence", "rest")
@@ -34,13 +27,6 @@ FAINTEST, CEILING = -30.0, 60.0
 """Of a logit: less is "no place", more tells nothing new."""
 SCALE = 5.0
 """Logits are divided by this for the network."""
-
-
-class GateMode(StrEnum):
-    """What counts as a hit; config key `gate.mode`."""
-
-    ANY = "any"  # one spot is enough: most sensitive
-    SPOTS3 = "spots3"  # at least three spots: salt and scatter make one or two
 
 
 class GateNet(nn.Module):
@@ -90,55 +76,3 @@ def _branch(n_inputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(n_inputs, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), last
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Calibration:
-    """What turns logits into probabilities and rates into thresholds.
-
-    Attributes:
-        slope: float64 (2,), Platt slope of (any, spots3).
-        offset: float64 (2,), Platt offset.
-        blank_scores: float32 (n,) for any and for spots3: calibrated logits of blanks, rising.
-        spot: float64 (2,), Platt offset and slope of a place's logit in a hit.
-    """
-
-    slope: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    blank_scores: tuple[NDArray[np.float32], NDArray[np.float32]]
-    spot: NDArray[np.float64]
-
-    def scores(self, logits_B2: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return calibrated logits."""
-        return np.asarray(logits_B2 * self.slope + self.offset)
-
-    def threshold(self, mode: GateMode, max_false_positive_rate: float) -> float:
-        """Return the probability above which at most this share of blanks lies.
-
-        Raises:
-            ModelError: the rate is not in (0, 1], or the table has too few blanks for it.
-        """
-        if not 0 < max_false_positive_rate <= 1:
-            raise ModelError(
-                f"max_false_positive_rate is {max_false_positive_rate}; expected above 0, up to 1"
-            )
-        table = self.blank_scores[list(GateMode).index(mode)]
-        n_allowed = int(max_false_positive_rate * (len(table) + 1))
-        if n_allowed < 1:
-            raise ModelError(
-                f"max_false_positive_rate {max_false_positive_rate:g} cannot be told from "
-                f"{len(table)} calibration blanks; ask for at least {1 / (len(table) + 1):.2g} "
-                "or train with more blanks"
-            )
-        if n_allowed > len(table):
-            return -1.0  # every frame passes
-        return float(sigmoid(np.float64(table[-n_allowed])))
-
-    def spot_probability(self, spot_logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the probability of places of a hit to be a Bragg spot."""
-        return np.asarray(sigmoid(self.spot[0] + self.spot[1] * spot_logits), np.float32)
-
-
-def sigmoid(x: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
-    """Return 1 / (1 + exp(-x)) without overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(x, np.float64))))

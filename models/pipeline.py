@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from hitfinder.models import heads, learned, scan, weights
+from hitfinder.models.calibration import GateMode, sigmoid
 from hitfinder.models.errors import ModelError
 from hitfinder.models.evidence import Evidence, gather_evidence, outside_boxes
 from hitfinder.models.frontend import CellTables, Pooled, pool_frame
-from hitfinder.models.gate import GateMode, sigmoid
 from hitfinder.models.geometry import Geometry
 from hitfinder.models.host_gate import HostGate
 from hitfinder.models.judgement import Judgement

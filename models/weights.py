@@ -14,18 +14,15 @@ from typing import Any
 import safetensors.numpy
 import torch
 
-from hitfinder.models import vouched
+from hitfinder.models import vouched, weights_file
+from hitfinder.models.calibration import Calibration, GateMode
 from hitfinder.models.errors import ModelError
-from hitfinder.models.gate import Calibration, GateMode, GateNet
+from hitfinder.models.gate import GateNet
 from hitfinder.models.places import N_FEATURES
 from hitfinder.models.vouched import Vouched
 from hitfinder.models.water import WaterTable
 
-FORMAT = "hitfinder-gate-2"
-SHIPPED = "gate_v2.safetensors"
 WATER = "water_f2.safetensors"
-MAX_BYTES = 64 * 2**20
-"""No weights of this program come near it; a larger file is not one of ours."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,11 +44,6 @@ class Weights:
     card: dict[str, Any]
 
 
-def shipped_path() -> Path:
-    """Return the weights that come with the program."""
-    return Path(str(files("hitfinder.models") / "weights" / SHIPPED))
-
-
 def load(path: Path | None = None) -> Weights:
     """Load weights and check them against their card.
 
@@ -62,9 +54,8 @@ def load(path: Path | None = None) -> Weights:
         ModelError: a file is missing or too large, the sha256 differs from the card's, or the
             arrays are not those of this network.
     """
-    path = path or shipped_path()
-    found = vouched.read(path, FORMAT, MAX_BYTES, "name a weights file or train one")
-    return _unpack(found, path.name)
+    found = weights_file.read(path)
+    return _unpack(found, (path or weights_file.shipped_path()).name)
 
 
 def save(
@@ -86,7 +77,7 @@ def save(
         arrays[f"calibration.blank_scores_{mode}"] = scores
     arrays["calibration.spot"] = calibration.spot
     arrays["water.q_inv_A"], arrays["water.f2_e2"] = water.q_inv_A, water.f2_e2
-    return vouched.write(path, arrays, FORMAT, card)
+    return vouched.write(path, arrays, weights_file.FORMAT, card)
 
 
 def load_water() -> WaterTable:
@@ -102,17 +93,9 @@ def _unpack(found: Vouched, name: str) -> Weights:
         net.load_state_dict(state)
         if not 0 <= int(net.column_F.min()) <= int(net.column_F.max()) < N_FEATURES:
             raise ValueError("columns of a place that there are not")
-        calibration = Calibration(
-            slope=arrays["calibration.slope"],
-            offset=arrays["calibration.offset"],
-            blank_scores=(
-                arrays["calibration.blank_scores_any"],
-                arrays["calibration.blank_scores_spots3"],
-            ),
-            spot=arrays["calibration.spot"],
-        )
+        calibration = Calibration.of_arrays(arrays)
         water = WaterTable.from_table(arrays["water.q_inv_A"], arrays["water.f2_e2"])
     except (RuntimeError, KeyError, ValueError) as err:
-        raise ModelError(f"{name}: arrays are not those of {FORMAT}: {err}") from err
+        raise ModelError(f"{name}: arrays are not those of {weights_file.FORMAT}: {err}") from err
     net.eval()
     return Weights(net, calibration, water, found.sha256[:12], found.card)

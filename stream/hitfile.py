@@ -50,10 +50,14 @@ _PEAK_CHUNK = (32, 64)
 
 @dataclass(frozen=True, slots=True)
 class JudgedFrame:
-    """A frame with its verdict; `blobs` is empty where no image is to be stored."""
+    """A frame with its verdict; `blobs` is empty where no image is to be stored.
+
+    `miss_sample_fraction` is the one in force for this frame, None the series' own.
+    """
 
     record: Record
     blobs: tuple[Blob, ...] = ()
+    miss_sample_fraction: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

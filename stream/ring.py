@@ -133,6 +133,13 @@ CONTROL = np.dtype(
 COUNTERS = {
     name: int(place[1]) for name, place in (CONTROL.fields or {}).items() if place[0] == np.uint64
 }
+# What the operator changed in one run of the daemon; see controls.py.
+MAX_CHANGES = 256
+CHANGE = np.dtype(
+    [("key", "u4"), ("series", "i8"), ("frame", "u8")]
+    + [("threshold", "f8"), ("miss_sample_fraction", "f8")],
+    align=True,
+)
 # Two copies each, the active one whole; see evidence.py.
 COUNTS = np.dtype(
     [("key", "u4"), ("version", "u4"), ("n_bins", "u4"), ("n_frames", "u8"), ("last_seq", "u8")]
@@ -175,6 +182,8 @@ class Layout:
             "series": SERIES.itemsize * MAX_SERIES,
             "evidence": EVIDENCE.itemsize * MAX_SERIES * MAX_ROLES * 2,
             "posteriors": POSTERIOR.itemsize * MAX_SERIES,
+            "changes": CHANGE.itemsize * MAX_CHANGES,
+            "changes_made": 4,
             # Sparse: only pages of frame numbers that were seen become memory.
             "seen": MAX_FRAMES * MAX_SERIES,
             "payload": _pages(self.slot_bytes) * self.n_slots,
@@ -209,6 +218,8 @@ class Ring:
         evidence = np.frombuffer(self.memory, EVIDENCE, n_blocks, at["evidence"])
         self.evidence = evidence.reshape(MAX_SERIES, MAX_ROLES, 2)
         self.posteriors = np.frombuffer(self.memory, POSTERIOR, MAX_SERIES, at["posteriors"])
+        self.changes = np.frombuffer(self.memory, CHANGE, MAX_CHANGES, at["changes"])
+        self.changes_made = np.frombuffer(self.memory, np.uint32, 1, at["changes_made"])
         seen = np.frombuffer(self.memory, np.uint8, MAX_SERIES * MAX_FRAMES, at["seen"])
         self.seen = seen.reshape(MAX_SERIES, MAX_FRAMES)
         stride = _pages(layout.slot_bytes)

@@ -208,7 +208,6 @@ class SeriesTable:
         received, dropped = int(e["n_received"]), int(e["n_dropped"])
         first = 0 if e["has_start"] else max(int(e["min_frame"]), 0)
         return {
-            "n_announced": int(e["expected"]),
             "n_received": received,
             "n_dropped": dropped,
             "n_missing": int(e["max_frame"]) + 1 - first - received - dropped,

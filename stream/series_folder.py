@@ -343,7 +343,9 @@ class SeriesFolder:
         record = frame.record
         if record.outcome is not outcome or not frame.blobs:
             return False
-        return outcome is Outcome.HIT or is_sampled(record.series, record.frame, self._fraction)
+        fraction = frame.miss_sample_fraction
+        fraction = self._fraction if fraction is None else fraction
+        return outcome is Outcome.HIT or is_sampled(record.series, record.frame, fraction)
 
     def _describe(self, shape: tuple[int, int] | None, dtype: str | None) -> None:
         """Write master and geometry, anew if the images are not what they say."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hitfinder.stream.controls import Controls
 from hitfinder.stream.evidence import Evidence
 from hitfinder.stream.hitfile import JudgedFrame
 from hitfinder.stream.intake import header_path
@@ -66,6 +67,7 @@ class Sink:
     def __init__(self, ring: Ring, bells: Bells, runtime: Path, settings: SinkSettings) -> None:
         self.ring, self.bells, self.runtime, self.settings = ring, bells, runtime, settings
         self.series, self.evidence = SeriesTable(ring), Evidence(ring)
+        self.controls = Controls(ring)
         self._folders: dict[int, SeriesFolder] = {}
 
     def run_once(self, timeout_s: float) -> None:
@@ -84,7 +86,7 @@ class Sink:
         for slot in slots:
             by_key[int(self.ring.slots["key"][slot])].append(slot)
         for key, of_series in by_key.items():
-            frames = [JudgedFrame(self.ring.record(s), self.ring.blobs(s)) for s in of_series]
+            frames = [self._judged(key, slot) for slot in of_series]
             folder = self._folder(key)
             if any(folder.rests_on_more(f.record) for f in frames):
                 folder.keep_learned(all_learned(self.runtime, key))
@@ -119,7 +121,7 @@ class Sink:
                     Unjudged(dropped, Outcome.DROPPED, "ring full"),
                 ],
                 e["reason"][entry].decode(),
-                extra={**tallies, "posterior": posterior},
+                extra={**tallies, "posterior": posterior, "changes": self._changes(key)},
                 learned=all_learned(self.runtime, key),
                 alarms=header_alarms(posterior),
             )
@@ -129,6 +131,21 @@ class Sink:
         return bool(ripe)
 
     # ------------------------------------------------------------------------------------
+
+    def _changes(self, key: int) -> list[dict[str, Any]] | None:
+        """Return what the operator changed for frames of a series, None if nothing."""
+        before = self.controls.at(key, 0)
+        mine = [before._replace(frame=0)] if before is not None else []
+        mine += [c for c in self.controls.all() if c.key == key and c.frame > 0]
+        names = ("frame", "threshold", "miss_sample_fraction")
+        return [{n: getattr(change, n) for n in names} for change in mine] or None
+
+    def _judged(self, key: int, slot: int) -> JudgedFrame:
+        """Return what stands in a slot, with the share of misses to keep that holds for it."""
+        record = self.ring.record(slot)
+        change = self.controls.at(key, record.frame)
+        fraction = None if change is None else change.miss_sample_fraction
+        return JudgedFrame(record, self.ring.blobs(slot), fraction)
 
     def _folder(self, key: int) -> SeriesFolder:
         """Return the folder of a series, begun now or taken over from a killed predecessor."""

@@ -20,6 +20,7 @@ from hitfinder.workers import (  # noqa: F401  (they register their sub-commands
     export_command,
     feed_command,
     report_command,
+    set_command,
     soak_command,
     train_command,
 )
@@ -74,7 +75,8 @@ def _effective(
 
 def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) -> int:
     from hitfinder.workers.devices import resolve
-    from hitfinder.workers.http import serve_status
+    from hitfinder.workers.http import serve
+    from hitfinder.workers.page_state import PageState
     from hitfinder.workers.supervisor import RunOptions, Supervisor
     from hitfinder.workers.terminal import ReplayProgress, say_ready
 
@@ -90,12 +92,17 @@ def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) 
             on_ready=lambda line: say_ready(f"{line} http={page[0]}"),
             on_status=progress.update,
         )
-        with (
-            Supervisor(options) as supervisor,
-            serve_status(config.http.bind, supervisor.state) as address,
-        ):
-            page.append(address)
-            return supervisor.run()
+        with Supervisor(options) as supervisor:
+            publisher = supervisor.publisher
+            shown = PageState(
+                lambda: supervisor.state.latest,
+                publisher.history,
+                publisher.samples,
+                supervisor.control,
+            )
+            with serve(config.http.bind, shown) as address:
+                page.append(address)
+                return supervisor.run()
 
 
 @app.command()

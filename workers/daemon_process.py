@@ -49,6 +49,9 @@ class DaemonProcess:
 
     Raises:
         DaemonError: it did not get ready.
+
+    Attributes:
+        results, http: where it publishes, and its page's HOST:PORT, once it is ready.
     """
 
     def __init__(self, source: str, out: Path, arguments: Sequence[str] = ()) -> None:
@@ -67,7 +70,7 @@ class DaemonProcess:
         self._socket = self._context.socket(zmq.SUB)
         self._socket.set(zmq.RCVHWM, RECEIVE_QUEUE)
         self._socket.set(zmq.SUBSCRIBE, b"")
-        self.results = ""
+        self.results = self.http = ""
 
     def __enter__(self) -> Self:
         return self
@@ -97,10 +100,10 @@ class DaemonProcess:
         Raises:
             DaemonError: it ended, or took too long.
         """
-        found = re.search(r"\bresults=(\S+)", self._first_line())
+        found = re.search(r"\bresults=(\S+).* http=(\S+)", self._first_line())
         if found is None:
             raise self.failure("its first line is no ready line")
-        self.results = found[1]
+        self.results, self.http = found.groups()
         self._socket.connect(self.results)
         for topic, _ in self.messages(SUBSCRIBED_S):
             if topic == "status":

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-from hitfinder.models.gate import GateMode
+from hitfinder.models.calibration import GateMode
 from hitfinder.models.pipeline import Pipeline
 from hitfinder.models.references.linear_heads import LINEAR_HEADS, LinearHeadsReference
 from hitfinder.models.references.stored import is_stored

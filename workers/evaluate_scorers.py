@@ -19,7 +19,7 @@ from hitfinder.models.pipeline import Pipeline
 from hitfinder.models.references.reference import Reference, references
 from hitfinder.models.series_context import SeriesContext
 from hitfinder.models.spots import Spots
-from hitfinder.models.weights import shipped_path
+from hitfinder.models.weights_file import shipped_path
 from hitfinder.sim.frames import Exposure
 from hitfinder.workers.evaluate_plans import SeriesPlan, Subset
 from hitfinder.workers.evaluate_scores import REFERENCES, code_digest

@@ -1,119 +1,104 @@
-"""The status page: a face to look at and to scrape, never to change anything.
+"""The page and its neighbours: to look at, to scrape, and with the token to change.
 
-`/` for people, `/metrics` for Prometheus (text format 0.0.4). `/healthz` answers as long as there
-is a daemon to restart things; `/readyz` refuses (503) while a child is down, and names it. It
-binds to loopback unless told otherwise.
+`/` for people, `/state.json` what it shows, `/metrics` for Prometheus (text format 0.0.4).
+`/healthz` answers as long as the supervisor's loop turns; `/readyz` refuses (503) while a child is
+not at work, and names it. `/control` takes changes. It binds to loopback unless told otherwise,
+loads nothing from elsewhere, and shows bytes from the wire as text only.
 """
 
 from __future__ import annotations
 
-import html
-import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
+import msgspec
 import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.registry import Collector
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from hitfinder.stream.results import Outcome
 from hitfinder.workers.config import ConfigError
+from hitfinder.workers.control import Control, RefusedError
+from hitfinder.workers.frame_samples import SampledFrame
+from hitfinder.workers.metrics import StateCollector
+from hitfinder.workers.page_state import PageState, frame_json
 
 log = logging.getLogger(__name__)
 
 STOP_S = 5.0
-
-
-class StateCollector(Collector):
-    """The daemon's state as Prometheus metric families, read anew at each scrape."""
-
-    def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
-        self._state = state
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the families; names carry their units."""
-        state = self._state()
-        frames = CounterMetricFamily(
-            "hitfinder_frames", "Frames with a verdict.", labels=["outcome"]
+# The supervisor's loop turns at least once a second; silent for so long it hangs.
+HUNG_S = 30.0
+# Requests at a time; beyond, a browser is told to come again.
+MOST_REQUESTS = 64
+# Side of a square at full resolution, the most that is given at once.
+MOST_SIDE_PX = 1024
+FILES = {
+    "": ("index.html", "text/html"),
+    "page.css": ("page.css", "text/css"),
+    **{
+        name: (name, "text/javascript")
+        for name in (
+            "page.js",
+            "charts.js",
+            "colours.js",
+            "controls.js",
+            "format.js",
+            "frame_view.js",
+            "pictures.js",
         )
-        for outcome, n in state["counts"].items():
-            frames.add_metric([outcome], n)
-        yield frames
-        for name, help_text, key in (
-            ("hitfinder_messages", "Messages received.", "n_messages"),
-            ("hitfinder_received_bytes", "Bytes received.", "n_bytes"),
-            ("hitfinder_malformed_messages", "Messages refused.", "n_malformed"),
-            ("hitfinder_series", "Series closed.", "n_series_closed"),
-        ):
-            yield CounterMetricFamily(name, help_text, value=state[key])
-        for name, help_text, key in (
-            ("hitfinder_ring_slots", "Slots of the ring.", "ring_slots"),
-            ("hitfinder_ring_slots_used", "Slots that hold a frame.", "ring_slots_used"),
-            ("hitfinder_hot_pixels", "Pixels found hot, latest series.", "n_hot_pixels"),
-            ("hitfinder_uptime_seconds", "Since the daemon started.", "uptime_s"),
-        ):
-            yield GaugeMetricFamily(name, help_text, value=state[key])
-        latency = GaugeMetricFamily(
-            "hitfinder_latency_seconds", "Reception to publication.", labels=["quantile"]
-        )
-        for quantile, key in (("0.5", "latency_p50_s"), ("0.99", "latency_p99_s")):
-            if state[key] is not None:
-                latency.add_metric([quantile], state[key])
-        yield latency
-        yield from _posteriors(state["series_open"])
-        starts = CounterMetricFamily(
-            "hitfinder_child_starts", "Starts of each child.", labels=["child", "index"]
-        )
-        for i, child in enumerate(state["children"]):
-            starts.add_metric([child["name"], str(i)], child["starts"])
-        yield starts
+    },
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+MOST_WISH_BYTES = 4096
+LOOPBACK = ("127.0.0.1", "localhost")
+PIXELS = "application/octet-stream"
 
 
-def _posteriors(series_open: list[dict[str, Any]]) -> Iterator[Metric]:
-    """Yield what the frames of each open series say of energy and camera length."""
-    for name, help_text, key in (
-        ("photon_energy_eV", "Photon energy from the pixels.", "photon_energy_eV"),
-        ("photon_energy_sigma_eV", "Its standard deviation.", "photon_energy_sigma_eV"),
-        ("clen_meters", "Camera length from the pixels.", "clen_m"),
-        ("clen_sigma_meters", "Its standard deviation.", "clen_sigma_m"),
-        ("posterior_frames", "Frames in these.", "n_frames"),
-        ("header_mismatch", "1 if the header contradicts them.", "header_mismatch"),
-    ):
-        family = GaugeMetricFamily(f"hitfinder_series_{name}", help_text, labels=["series"])
-        for series in series_open:
-            said = series["posterior"]
-            if said is not None and said[key] is not None:
-                family.add_metric([str(series["series"])], float(said[key]))
-        yield family
+def application(page: PageState, host: str) -> Starlette:
+    """Return the web application over what the page is told, bound to `host`."""
+    # Faint frames are mostly zeros; the lowest level packs them as well as the highest.
+    middleware = [Middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)]
+    if host in LOOPBACK:
+        # A page from elsewhere that rebinds its name to this machine still asks by its name.
+        middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
+    routes = [*_files(), *_health(page.state), *_live(page), _control(page.control)]
+    return Starlette(routes=routes, middleware=middleware)
 
 
-def page(state: dict[str, Any]) -> str:
-    """Return the daemon's state as a page that refreshes itself."""
-    pretty = html.escape(json.dumps(state, indent=2))
-    counts = " &middot; ".join(f"{n} {name}" for name, n in state["counts"].items())
-    return (
-        "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=2>"
-        "<title>hitfinder-stream</title>"
-        "<body style='font:16px system-ui;margin:2em;max-width:60em'>"
-        f"<h1>hitfinder-stream</h1><p><b>{counts}</b></p><pre>{pretty}</pre>"
-    )
+def _files() -> Iterator[Route]:
+    folder = files("hitfinder.workers") / "page"
+    for path, (name, kind) in FILES.items():
+        body = (folder / name).read_bytes()
+
+        def show(request: Request, body: bytes = body, kind: str = kind) -> Response:
+            return Response(body, media_type=kind, headers=HEADERS)
+
+        yield Route(f"/{path}", show)
 
 
-def application(state: Callable[[], dict[str, Any]]) -> Starlette:
-    """Return the web application over a function that tells the daemon's state."""
-
-    def show(request: Request) -> HTMLResponse:
-        return HTMLResponse(page(state()))
-
+def _health(state: Callable[[], dict[str, Any]]) -> Iterator[Route]:
     registry = CollectorRegistry()
     registry.register(StateCollector(state))
 
@@ -121,24 +106,91 @@ def application(state: Callable[[], dict[str, Any]]) -> Starlette:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     def healthz(request: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok"})
+        silent_s = time.monotonic() - state()["t_monotonic_s"]
+        hangs = silent_s > HUNG_S
+        said = {"status": "hangs" if hangs else "ok", "silent_s": round(silent_s, 1)}
+        return JSONResponse(said, status_code=503 if hangs else 200)
 
     def readyz(request: Request) -> JSONResponse:
-        down = [child["name"] for child in state()["children"] if not child["alive"]]
+        down = [c["name"] for c in state()["children"] if not (c["ready"] or c["done"])]
         return JSONResponse({"ready": not down, "down": down}, status_code=503 if down else 200)
 
-    return Starlette(
-        routes=[
-            Route("/", show),
-            Route("/metrics", metrics),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-        ]
-    )
+    yield Route("/metrics", metrics)
+    yield Route("/healthz", healthz)
+    yield Route("/readyz", readyz)
+
+
+def _live(page: PageState) -> Iterator[Route]:
+    def state(request: Request) -> Response:
+        return Response(page.json(), media_type="application/json", headers=HEADERS)
+
+    def of_frame(show: Callable[[Request, SampledFrame], Response]) -> Callable[..., Response]:
+        def answer(request: Request) -> Response:
+            frame = page.samples.frame(request.path_params["number"])
+            if frame is None:
+                return PlainTextResponse("this frame is kept no longer", 404)
+            return show(request, frame)
+
+        return answer
+
+    @of_frame
+    def frame(request: Request, frame: SampledFrame) -> Response:
+        body = msgspec.json.encode(frame_json(frame))
+        return Response(body, media_type="application/json", headers=HEADERS)
+
+    @of_frame
+    def pooled(request: Request, frame: SampledFrame) -> Response:
+        body = page.samples.pooled(frame).tobytes()
+        return Response(body, media_type=PIXELS, headers=HEADERS)
+
+    @of_frame
+    def crop(request: Request, frame: SampledFrame) -> Response:
+        at = request.path_params
+        side_px = min(at["side"], MOST_SIDE_PX)
+        body = page.samples.crop(frame, at["ss"], at["fs"], side_px).tobytes()
+        return Response(body, media_type=PIXELS, headers=HEADERS)
+
+    def powder(request: Request) -> Response:
+        series, outcome = page.samples.series, request.path_params["outcome"]
+        if series is None or outcome not in (Outcome.HIT, Outcome.MISS):
+            return PlainTextResponse("there is no such sum", 404)
+        body = series.powder[Outcome(outcome)].per_px().tobytes()
+        return Response(body, media_type=PIXELS, headers=HEADERS)
+
+    yield Route("/state.json", state)
+    yield Route("/frames/{number:int}", frame)
+    yield Route("/frames/{number:int}/pooled", pooled)
+    yield Route("/frames/{number:int}/{ss:int}/{fs:int}/{side:int}", crop)
+    yield Route("/powder/{outcome}", powder)
+
+
+def _control(control: Control) -> Route:
+    """Return where changes are asked for: JSON with the token, from the page or a program."""
+
+    async def change(request: Request) -> Response:
+        try:
+            # A page from elsewhere that a browser also shows must not use what it holds.
+            origin = request.headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+                raise RefusedError(403, f"not from {origin}")
+            if request.headers.get("content-type") != "application/json":
+                raise RefusedError(415, "expected application/json")
+            control.check(request.headers.get("authorization", ""))
+            body = bytearray()
+            async for part in request.stream():
+                body += part
+                if len(body) > MOST_WISH_BYTES:
+                    raise RefusedError(413, f"expected at most {MOST_WISH_BYTES} bytes")
+            said = await run_in_threadpool(control.change, bytes(body))
+        except RefusedError as error:
+            return PlainTextResponse(str(error), error.status, headers=HEADERS)
+        return JSONResponse(said, headers=HEADERS)
+
+    return Route("/control", change, methods=["POST"])
 
 
 @contextmanager
-def serve_status(bind: str, state: Callable[[], dict[str, Any]]) -> Iterator[str]:
+def serve(bind: str, page: PageState) -> Iterator[str]:
     """Serve the page from a thread while the daemon runs; yields HOST:PORT as bound.
 
     Raises:
@@ -157,7 +209,12 @@ def serve_status(bind: str, state: Callable[[], dict[str, Any]]) -> Iterator[str
         raise ConfigError(
             f"status page {bind}: {error}; is another daemon running? give another with --http"
         ) from error
-    settings = uvicorn.Config(application(state), log_level="warning", lifespan="off")
+    settings = uvicorn.Config(
+        application(page, host),
+        log_level="warning",
+        lifespan="off",
+        limit_concurrency=MOST_REQUESTS,
+    )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, args=([listener],), name="http", daemon=True)
     thread.start()

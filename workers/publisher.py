@@ -29,6 +29,9 @@ from hitfinder.stream.ring import Bells, Ring, State
 from hitfinder.stream.series import SeriesTable
 from hitfinder.workers.config import ConfigError, SinkConfig
 from hitfinder.workers.curve import guard
+from hitfinder.workers.frame_samples import FrameSamples
+from hitfinder.workers.geometry import OperatorGeometry
+from hitfinder.workers.history import History, Stated
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,11 @@ class Publisher:
 
     Args:
         sink: where to bind, e.g. `tcp://127.0.0.1:5557`, and with which keys.
+        operator: the operator's geometry, for the frames that are shown.
+
+    Attributes:
+        history: rates and levels of what was published.
+        samples: frames that can be looked at.
 
     Raises:
         ConfigError: the endpoint cannot be bound, or the keys cannot be used.
@@ -64,6 +72,7 @@ class Publisher:
         ring: Ring,
         bells: Bells,
         runtime: Path,
+        operator: OperatorGeometry,
     ) -> None:
         self.ring, self.bells, self.runtime = ring, bells, runtime
         self.series = SeriesTable(ring)
@@ -71,7 +80,9 @@ class Publisher:
         self.n_released = 0
         self.latencies_s: deque[float] = deque(maxlen=N_LATENCIES)
         self.counts = dict.fromkeys((o.value for o in OUTCOMES), 0)
+        self.history = History()
         self._seq = 0
+        self._stated: dict[int, Stated] = {}
         self._announced: set[int] = set()
         self._waiting_since_ns: dict[int, int] = {}
         self._unseen: dict[int, Iterator[tuple[int, Outcome, str]]] = {}
@@ -80,6 +91,7 @@ class Publisher:
         self._socket.set(zmq.SNDHWM, SEND_QUEUE)
         self._socket.set(zmq.LINGER, LINGER_MS)
         self._doorman: ThreadAuthenticator | None = None
+        self.samples = FrameSamples(runtime, operator)
         try:
             self._bind(context, sink)
         except ConfigError:
@@ -91,12 +103,13 @@ class Publisher:
         """Publish what the sink has stored, oldest first, and free the slots."""
         slots = self.ring.in_state(State.STORED)
         for slot in slots:
-            record = self.ring.record(slot)
-            entry = self.series.entry_of(int(self.ring.slots["key"][slot]))
+            record, key = self.ring.record(slot), int(self.ring.slots["key"][slot])
+            entry = self.series.entry_of(key)
             if entry is not None:
                 self._announce(entry)
                 self.ring.series["counts"][entry, OUTCOMES.index(record.outcome)] += 1
             self._publish(record)
+            self._remember(key, slot, record)
             self.ring.release(slot)
         if slots:
             self.bells.ring("receiver")
@@ -135,19 +148,12 @@ class Publisher:
         self._send(b"status", message)
 
     def open_series(self) -> list[dict[str, Any]]:
-        """Return the open series: frames so far, and what they together say of energy and clen.
+        """Return the open series: how far they are, what their frames say of energy and clen.
 
         A missing or dropped frame has its verdict when the series closes, and is counted here
-        before; `n_announced` is -1 where no header said it.
+        before.
         """
-        return [
-            {
-                **self._names(entry),
-                **self.series.so_far(entry),
-                "posterior": self.evidence.said(entry),
-            }
-            for entry in self.series.open_entries()
-        ]
+        return [self._progress(entry) for entry in self.series.open_entries()]
 
     def latency_s(self) -> tuple[float | None, float | None]:
         """Return p50 and p99 of the time from reception to publication, lately."""
@@ -158,6 +164,7 @@ class Publisher:
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
         """Close the socket; its context lingers until the last records are out."""
+        self.samples.close()
         self._socket.close(linger_ms)
         if self._doorman is not None:
             self._doorman.stop()
@@ -184,10 +191,34 @@ class Publisher:
         self.counts[record.outcome.value] += 1
         self._socket.send_multipart([topic_of(record.outcome), self._encode(record)])
 
+    def _remember(self, key: int, slot: int, record: Record) -> None:
+        """Keep of a stored frame what the page shows, before its slot is freed."""
+        stored_bytes = 0
+        if record.file is not None:
+            stored_bytes = int(self.ring.slots["blobs"]["n_bytes"][slot].sum())
+        self.history.count(record, stored_bytes)
+        if record.header_photon_energy_eV is not None or record.header_clen_m is not None:
+            self._stated[key] = record.header_photon_energy_eV, record.header_clen_m
+        if self.samples.wants(record.outcome):
+            self.samples.take(key, record, self.ring.blobs(slot)[0])
+
     def _send(self, topic: bytes, message: dict[str, Any]) -> None:
         self._seq += 1
         stamped = {"schema": SCHEMA, "seq": self._seq, "t_published_ns": time.time_ns(), **message}
         self._socket.send_multipart([topic, self._encode(stamped)])
+
+    def _progress(self, entry: int) -> dict[str, Any]:
+        e = self.ring.series[entry]
+        energy_eV, clen_m = self._stated.get(int(e["key"]), (None, None))
+        return {
+            **self._names(entry),
+            "announced": int(e["expected"]) if e["expected"] >= 0 else None,
+            **self.series.so_far(entry),
+            "counts": {o.value: int(e["counts"][i]) for i, o in enumerate(OUTCOMES)},
+            "header_photon_energy_eV": energy_eV,
+            "header_clen_m": clen_m,
+            "posterior": self.evidence.said(entry),
+        }
 
     def _names(self, entry: int) -> dict[str, Any]:
         e = self.ring.series[entry]
@@ -271,6 +302,9 @@ class Publisher:
             "posterior": self.evidence.said(entry),
         }
         self._send(b"series.end", message)
+        energy_eV, clen_m = self._stated.pop(int(e["key"]), (None, None))
+        stated = {"header_photon_energy_eV": energy_eV, "header_clen_m": clen_m}
+        self.history.series.append({**message, **stated, "t_ended_s": time.time()})
         log.info(
             "series %d closed (%s): %d frames = %s",
             message["series"],

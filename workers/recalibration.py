@@ -21,8 +21,8 @@ from rich.progress import Progress
 
 from hitfinder import __version__
 from hitfinder.models import weights
+from hitfinder.models.calibration import GateMode
 from hitfinder.models.errors import ModelError
-from hitfinder.models.gate import GateMode
 from hitfinder.models.pipeline import Pipeline
 from hitfinder.models.series_context import SeriesContext
 from hitfinder.models.weights import Weights

@@ -27,6 +27,9 @@ from hitfinder.stream.results import Outcome
 from hitfinder.stream.ring import Bells, Layout, Ring, State, create_memory
 from hitfinder.workers.children import Child, reclaim
 from hitfinder.workers.config import Config, ConfigError
+from hitfinder.workers.control import Control
+from hitfinder.workers.daemon_state import DaemonState
+from hitfinder.workers.geometry import OperatorGeometry
 from hitfinder.workers.publisher import Publisher
 from hitfinder.workers.session import (
     FIRST_WORKER_ROLE,
@@ -84,6 +87,7 @@ class Supervisor:
         layout = Layout(config.ring.slots, config.ring.slot_bytes)
         fd = create_memory(layout)
         self.ring = Ring(fd, layout)
+        self.control = Control(self.ring, config)
         source = "reader" if options.replay else "receiver"
         names = ["receiver", "sink", "supervisor"]
         names += [f"worker{i}" for i in range(len(options.devices))]
@@ -106,13 +110,18 @@ class Supervisor:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             self.publisher = Publisher(
-                self._context, config.sink, self.ring, self.bells, self.runtime
+                self._context,
+                config.sink,
+                self.ring,
+                self.bells,
+                self.runtime,
+                OperatorGeometry(config.geometry),
             )
         except ConfigError:
             shutil.rmtree(self.runtime)
             raise
-        self._status_at_s = self._watched_at_s = 0.0
-        self.started_s = time.monotonic()
+        self.state = DaemonState(self.ring, self.publisher, self.children, self.control)
+        self._watched_at_s = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -146,35 +155,6 @@ class Supervisor:
             os.close(fd)
         shutil.rmtree(self.runtime, ignore_errors=True)
 
-    def state(self) -> dict[str, Any]:
-        """Return what `status` publishes and the page shows."""
-        control = self.ring.control
-        busy = int((self.ring.states != State.FREE).sum())
-        p50, p99 = self.publisher.latency_s()
-        return {
-            "uptime_s": time.monotonic() - self.started_s,
-            "counts": dict(self.publisher.counts),
-            "n_messages": int(control["n_messages"][0]),
-            "n_bytes": int(control["n_bytes"][0]),
-            "n_malformed": int(control["n_malformed"][0]),
-            "n_stale": int(control["n_stale"][0]),
-            "connected": int(control["connected"][0]),
-            "ring_slots": self.ring.layout.n_slots,
-            "ring_slots_used": busy,
-            "latency_p50_s": p50,
-            "latency_p99_s": p99,
-            "n_series_open": len(self.publisher.series.open_entries()),
-            "n_series_closed": self.publisher.n_released,
-            "series_open": self.publisher.open_series(),
-            "source_total": int(control["source_total"][0]),
-            "n_hot_pixels": int(control["n_hot"][0].max()),
-            "children": [
-                {"name": c.name, "alive": c.alive, "starts": c.n_starts, "last_exit": c.last_exit}
-                for c in self.children
-            ],
-            "errors": self.ring.errors(),
-        }
-
     # ------------------------------------------------------------------------------------
 
     def _start(self) -> None:
@@ -194,6 +174,8 @@ class Supervisor:
                     )
             if self._stop_signals or time.monotonic() > deadline:
                 raise HitfinderError(f"not ready after {READY_TIMEOUT_S:.0f} s; stopped")
+            if self.state.is_due():
+                self.state.renew()
             self.bells.wait("supervisor", TICK_S)
         self._note_who_is_down()
         source = ", ".join(self.options.config.source.endpoints or map(str, self.options.replay))
@@ -209,11 +191,10 @@ class Supervisor:
         if now - self._watched_at_s >= WATCH_S:
             self._watch_children()
             self._watched_at_s = now
-        if now - self._status_at_s >= 1.0:
-            state = self.state()
-            self.publisher.status(state)
-            self.options.on_status(state)
-            self._status_at_s = now
+        if self.state.is_due():
+            self.state.renew()
+            self.publisher.status(self.state.latest)
+            self.options.on_status(self.state.latest)
         if not published:
             self.bells.wait("supervisor", TICK_S)
 
@@ -268,7 +249,8 @@ class Supervisor:
         self.bells.ring("")
         for child in self.children[1:]:
             self._wait_exit(child)
-        self.publisher.status(self.state())
+        self.state.renew()
+        self.publisher.status(self.state.latest)
         return 0 if stored else 1
 
     def _settle_orphans(self) -> None:

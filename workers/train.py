@@ -20,7 +20,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from hitfinder import __version__
 from hitfinder.models import weights
 from hitfinder.models.calibrating import calibrate
-from hitfinder.models.gate import Calibration, GateMode, sigmoid
+from hitfinder.models.calibration import Calibration, GateMode, sigmoid
 from hitfinder.models.labelled_frames import LabelledFrames
 from hitfinder.models.training import Epoch, Fitted, fit, logits_of
 from hitfinder.models.weights import Weights

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hitfinder.models.gate import GateMode
+from hitfinder.models.calibration import GateMode
 from hitfinder.models.training import Fitted
 
 DPI = 100

@@ -17,6 +17,7 @@ from hitfinder.models.pipeline import Pipeline
 from hitfinder.models.resolution import d_min_A
 from hitfinder.models.series_context import SeriesContext
 from hitfinder.stream import bslz4
+from hitfinder.stream.controls import Controls
 from hitfinder.stream.errors import WireError
 from hitfinder.stream.intake import header_path
 from hitfinder.stream.malformed import Malformed
@@ -70,7 +71,7 @@ class Worker:
         self.role, self.number = role, role - FIRST_WORKER_ROLE
         self.bell = f"worker{self.number}"
         self.series = SeriesTable(ring)
-        self.estimates = SeriesEstimates(ring, role)
+        self.estimates, self.controls = SeriesEstimates(ring, role), Controls(ring)
         self._operator = OperatorGeometry(config.geometry)
         self.pipeline = Pipeline(
             Path(config.gate.model) if config.gate.model else None,
@@ -89,6 +90,7 @@ class Worker:
         self._terms: dict[TermsName, Terms] = {}
         self._knowledge = Knowledge(runtime, self.number)
         self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
+        self._threshold = self.pipeline.threshold
         self._n_unannounced = 0
 
     def run_once(self, timeout_s: float) -> None:
@@ -101,11 +103,12 @@ class Worker:
         if not frames:
             self.bells.wait(self.bell, timeout_s)
             return
-        alike: dict[Terms, list[Planned]] = {}
+        alike: dict[tuple[Terms, float], list[Planned]] = {}
         for frame in frames:
             # A message states its image's shape, and nothing makes it that of its neighbour.
-            alike.setdefault(frame.terms, []).append(frame)
-        for terms, of_series in alike.items():
+            alike.setdefault((frame.terms, self._threshold_of(frame.slot)), []).append(frame)
+        for (terms, threshold), of_series in alike.items():
+            self.pipeline.threshold = threshold
             self._judge(terms, of_series)
         self._decoders.give_back(frames)
         self._n_unannounced += len(frames)
@@ -150,6 +153,13 @@ class Worker:
             self._settle_corrupt(slot, error)
         else:
             self._decoders.plan(slot, blob, terms)
+
+    def _threshold_of(self, slot: int) -> float:
+        """Return the threshold that holds for a frame: the operator's latest, or as configured."""
+        header = self.ring.slots[slot]
+        change = self.controls.at(int(header["key"]), int(header["frame"]))
+        changed = None if change is None else change.threshold
+        return self._threshold if changed is None else changed
 
     def _settle_corrupt(self, slot: int, error: WireError) -> None:
         header = self.ring.slots[slot]

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitfinder.models.calibrating import calibrate, envelope
+from hitfinder.models.calibration import GateMode, sigmoid
 from hitfinder.models.errors import ModelError
-from hitfinder.models.gate import GateMode, GateNet, sigmoid
+from hitfinder.models.gate import GateNet
 from hitfinder.models.labelled_frames import LabelledFrames
 from hitfinder.models.places import FEATURES, N_WIDTHS, PLACES
 from hitfinder.models.training import logits_of

@@ -9,11 +9,12 @@ import pytest
 from hitfinder.models import weights
 from hitfinder.models.errors import ModelError
 from hitfinder.models.vouched import card_path
+from hitfinder.models.weights_file import shipped_path
 
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    shipped = weights.shipped_path()
+    shipped = shipped_path()
     for path in (shipped, card_path(shipped)):
         shutil.copy(path, tmp_path / path.name)
     return tmp_path / shipped.name

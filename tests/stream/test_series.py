@@ -226,7 +226,7 @@ def test_an_open_series_says_how_many_frames_lack_so_far(table: SeriesTable) -> 
     for frame in (0, 1, 4):
         take(table, 1, frame)
     table.mark(entry, 5, Seen.DROPPED)
-    said = {"n_announced": 9, "n_received": 3, "n_dropped": 1, "n_missing": 2}
+    said = {"n_received": 3, "n_dropped": 1, "n_missing": 2}
     assert table.so_far(entry) == said
     take(table, 1, 2)
     assert table.so_far(entry) == {**said, "n_received": 4, "n_missing": 1}
@@ -236,5 +236,5 @@ def test_a_series_joined_late_lacks_nothing_before_its_first_frame(table: Series
     take(table, 7, 5)
     entry = table.entry_of(1)
     assert entry is not None
-    said = {"n_announced": -1, "n_received": 1, "n_dropped": 0, "n_missing": 0}
+    said = {"n_received": 1, "n_dropped": 0, "n_missing": 0}
     assert table.so_far(entry) == said

@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 
 from hitfinder.models import weights
-from hitfinder.models.gate import Calibration, GateNet
+from hitfinder.models.calibration import Calibration
+from hitfinder.models.gate import GateNet
 from hitfinder.models.spots import Spots as Peaks
 from hitfinder.sim.frame_settings import FrameSettings
 from hitfinder.sim.patterns import Spots, shipped_patterns

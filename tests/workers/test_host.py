@@ -49,12 +49,12 @@ def test_a_taken_port_is_named_with_the_option_that_changes_it(key: str) -> None
 
 
 def test_weights_that_do_not_match_their_card_are_named(tmp_path: Path) -> None:
-    from hitfinder.models import weights
     from hitfinder.models.vouched import card_path
+    from hitfinder.models.weights_file import shipped_path
 
     model = tmp_path / "mine.safetensors"
-    model.write_bytes(weights.shipped_path().read_bytes()[:-1])
-    card_path(model).write_text(card_path(weights.shipped_path()).read_text())
+    model.write_bytes(shipped_path().read_bytes()[:-1])
+    card_path(model).write_text(card_path(shipped_path()).read_text())
     config = _config()
     config.gate = GateConfig(model=str(model))
     status, lines = _answers(config)

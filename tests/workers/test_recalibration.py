@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from hitfinder.models import weights
+from hitfinder.models.calibration import Calibration, GateMode
 from hitfinder.models.errors import ModelError
-from hitfinder.models.gate import Calibration, GateMode, GateNet
+from hitfinder.models.gate import GateNet
 from hitfinder.workers.recalibration import RecalibrateOptions, recalibrate
 
 SHAPE = (96, 128)
