@@ -11,7 +11,7 @@ setup(
             sources=[
                 f"stream/_{name}.c" for name in ("kernels", "lz4", "unshuffle", "pool", "reduce")
             ],
-            depends=["stream/_kernels.h"],
+            depends=[f"stream/_{name}.h" for name in ("kernels", "lines", "fields")],
             extra_compile_args=FLAGS,
         ),
         Extension(
