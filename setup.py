@@ -16,7 +16,9 @@ setup(
         ),
         Extension(
             "hitfinder.models._cells",
-            sources=[f"models/_{name}.c" for name in ("cells", "background", "scan", "tails")],
+            sources=[
+                f"models/_{name}.c" for name in ("cells", "background", "above", "scan", "tails")
+            ],
             depends=["models/_cells.h"],
             # No fused multiply-add: sums are rounded as torch rounds them.
             extra_compile_args=[
