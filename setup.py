@@ -11,12 +11,14 @@ setup(
             sources=[
                 f"stream/_{name}.c" for name in ("kernels", "lz4", "unshuffle", "pool", "reduce")
             ],
-            depends=["stream/_kernels.h"],
+            depends=[f"stream/_{name}.h" for name in ("kernels", "lines", "fields")],
             extra_compile_args=FLAGS,
         ),
         Extension(
             "hitfinder.models._cells",
-            sources=[f"models/_{name}.c" for name in ("cells", "background", "scan", "tails")],
+            sources=[
+                f"models/_{name}.c" for name in ("cells", "background", "above", "scan", "tails")
+            ],
             depends=["models/_cells.h"],
             # No fused multiply-add: sums are rounded as torch rounds them.
             extra_compile_args=[

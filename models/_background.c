@@ -1,4 +1,4 @@
-/* One frame's background on one CPU core: `background.estimate_torch`. The counts are read once; after that a
+/* One frame's background on one CPU core: `background.estimate`. The counts are read once; after that a
  * row is known by the largest cell of each of its chunks until the cells are predicted. */
 #include "_cells.h"
 
@@ -21,7 +21,7 @@ typedef struct {
     float *rate_32, *limit_N, *share, *column, *rows, *ratio; /* the rings' rates, and LANES of 0 */
     uint32_t *filled; /* cells of a row that hold photons, and their bins */
     uint16_t *filled_bin;
-    int32_t *low; /* of each column the block whose middle is left of it; `share` is that of the next */
+    int32_t *from; /* of each block the columns whose middle is right of its; `share` is that of the next block */
     uint32_t *most; /* of each chunk */
     int32_t *spots; /* flat index of clipped cells, rising */
     size_t n_spots, room, spot, bands; /* spots taken out of, and rows of, the blocks predicted so far */
@@ -58,19 +58,20 @@ static void rate_rings(work *w) {
     for (size_t r = 0; r < f->n_rings; r++) w->rate_32[r] = (float)w->rate_R[r];
 }
 
+/* A row's answers: columns' sums, the largest of each chunk, and the cells and bins to add up, `n` of them. */
+typedef struct {
+    float *column;
+    uint32_t *most;
+    const uint32_t *sums;
+    const uint16_t *bin;
+    size_t n;
+    uint16_t last_bin; /* the largest */
+} row;
+
 FAST static uint16_t largest(const uint16_t *bin, size_t n) {
     uint16_t most = 0;
     for (size_t k = 0; k < n; k++) most = bin[k] > most ? bin[k] : most;
     return most;
-}
-
-FAST static void survey_row(const uint32_t *restrict sums, float *restrict column, uint32_t *restrict most, size_t n) {
-    for (size_t k = 0; k < n; k++) column[k] += (float)sums[k];
-    for (size_t first = 0; first < n; first += CHUNK) {
-        uint32_t top = 0;
-        for (size_t k = first; k < smaller(first + CHUNK, n); k++) top = sums[k] > top ? sums[k] : top;
-        *most++ = top;
-    }
 }
 
 /* Two sums of each bin take turns: neighbours often share one, and an addition waits for the last. */
@@ -81,57 +82,70 @@ static void add_bins(const uint32_t *restrict sums, const uint16_t *restrict bin
     if (k < n) even[bin[k]] += sums[k];
 }
 
+FAST static void survey_row(row *r, size_t n) {
+    const uint32_t *restrict sums = r->sums;
+    float *restrict column = r->column;
+    for (size_t k = 0; k < n; k++) column[k] += (float)sums[k];
+    for (size_t first = 0; first < n; first += CHUNK) {
+        uint32_t top = 0;
+        for (size_t k = first; k < smaller(first + CHUNK, n); k++) top = sums[k] > top ? sums[k] : top;
+        r->most[first / CHUNK] = top;
+    }
+    r->n = n, r->last_bin = largest(r->bin, n);
+}
+
 #define BATCH 16
 
 #if HAVE_X86
-/* Keep the cells that hold photons, most are empty; returns how many. The answers have room for BATCH more. */
-__attribute__((target("avx512f,avx512bw,avx512vl"))) static size_t
-keep_filled(const uint32_t *restrict sums, const uint16_t *restrict bin, uint32_t *restrict filled,
-            uint16_t *restrict filled_bin, size_t n) {
+/* The same in one pass; of the cells, most are empty, those that hold photons are kept in `filled`, which has room for
+ * BATCH more. */
+__attribute__((target("avx512f,avx512bw,avx512vl"))) static void survey_row_avx512(row *r, uint32_t *restrict filled,
+                                                                                    uint16_t *restrict filled_bin, size_t n) {
+    __m512i last_bin = _mm512_setzero_si512();
     size_t kept = 0;
-    for (size_t k = 0; k < n; k += BATCH) {
-        __mmask16 here = n - k < BATCH ? (__mmask16)((1u << (n - k)) - 1) : (__mmask16)0xffff;
-        __m512i counts = _mm512_maskz_loadu_epi32(here, sums + k);
-        __m512i bins = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(here, bin + k));
-        __mmask16 some = _mm512_test_epi32_mask(counts, counts);
-        _mm512_storeu_si512(filled + kept, _mm512_maskz_compress_epi32(some, counts));
-        __m256i narrow = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(some, bins));
-        _mm256_storeu_si256((__m256i *)(void *)(filled_bin + kept), narrow);
-        kept += (size_t)__builtin_popcount(some);
+    for (size_t first = 0; first < n; first += CHUNK) {
+        __m512i top = _mm512_setzero_si512();
+        for (size_t k = first; k < smaller(first + CHUNK, n); k += BATCH) {
+            const __mmask16 here = n - k < BATCH ? (__mmask16)((1u << (n - k)) - 1) : (__mmask16)0xffff;
+            const __m512i counts = _mm512_maskz_loadu_epi32(here, r->sums + k);
+            const __m512i bins = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(here, r->bin + k));
+            const __m512 column = _mm512_maskz_loadu_ps(here, r->column + k);
+            _mm512_mask_storeu_ps(r->column + k, here, _mm512_add_ps(column, _mm512_cvtepu32_ps(counts)));
+            top = _mm512_max_epu32(top, counts), last_bin = _mm512_max_epu32(last_bin, bins);
+            const __mmask16 some = _mm512_test_epi32_mask(counts, counts);
+            _mm512_storeu_si512(filled + kept, _mm512_maskz_compress_epi32(some, counts));
+            const __m256i narrow = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(some, bins));
+            _mm256_storeu_si256((__m256i *)(void *)(filled_bin + kept), narrow);
+            kept += (size_t)__builtin_popcount(some);
+        }
+        r->most[first / CHUNK] = _mm512_reduce_max_epu32(top);
     }
-    return kept;
+    r->sums = filled, r->bin = filled_bin, r->n = kept, r->last_bin = (uint16_t)_mm512_reduce_max_epu32(last_bin);
 }
 #endif
 
-static void add_row(work *w, const uint32_t *sums, const uint16_t *bin) {
-    size_t n = w->f->width;
-#if HAVE_X86
-    if (w->has_avx512) {
-        n = keep_filled(sums, bin, w->filled, w->filled_bin, n);
-        sums = w->filled, bin = w->filled_bin;
-    }
-#endif
-    add_bins(sums, bin, w->even_N, w->odd_N, n);
-}
-
-/* Add a row of column sums to the sums of the blocks that it crosses, each block's columns in turn: an addition
- * waits for the last to the same sum. */
+/* Add a row of column sums to the sums of the blocks that it crosses. */
 static void add_blocks(const work *w, const float *column, double *blocks) {
-    size_t width = w->f->width, block = w->f->block;
-    for (size_t first = 0; first < block; first++)
-        for (size_t j = first, to = 0; j < width; j += block, to++) blocks[to] += column[j];
+    const size_t width = w->f->width, block = w->f->block;
+    for (size_t to = 0, j = 0; j < width; to++) {
+        double sum = blocks[to];
+        for (size_t end = smaller(j + block, width); j < end; j++) sum += column[j];
+        blocks[to] = sum;
+    }
 }
 
 /* Read the counts: sums of bins and of blocks, the largest of each chunk. */
 static outcome survey(work *w) {
     const background_frame *f = w->f;
     for (size_t i = 0; i < f->height; i++) {
-        const uint32_t *sums = f->sums + i * f->width;
-        const uint16_t *bin = f->bin + i * f->width;
-        if (largest(bin, f->width) >= w->n_bins) return BAD_BIN;
-        if (largest(f->lowest + i * w->groups, w->groups) >= f->n_rings) return BAD_BIN;
-        survey_row(sums, w->column, w->most + i * w->chunks, f->width);
-        add_row(w, sums, bin);
+        row r = {w->column, w->most + i * w->chunks, f->sums + i * f->width, f->bin + i * f->width, 0, 0};
+#if HAVE_X86
+        if (w->has_avx512) survey_row_avx512(&r, w->filled, w->filled_bin, f->width);
+        else
+#endif
+            survey_row(&r, f->width);
+        if (r.last_bin >= w->n_bins || largest(f->lowest + i * w->groups, w->groups) >= f->n_rings) return BAD_BIN;
+        add_bins(r.sums, r.bin, w->even_N, w->odd_N, r.n);
         if ((i + 1) % f->block && i + 1 < f->height) continue;
         add_blocks(w, w->column, w->seen + i / f->block * w->across);
         memset(w->column, 0, f->width * sizeof *w->column);
@@ -205,7 +219,7 @@ static void predict_cells(const work *w, size_t i, size_t k) {
 
 #if HAVE_X86
 /* The same for all LANES that are whole, looked up in a register; returns the column where they end. */
-__attribute__((target("avx2"))) static size_t predict_lanes(const work *w, size_t i) {
+__attribute__((target("avx2"))) static size_t predict_avx2(const work *w, size_t i) {
     const background_frame *f = w->f;
     const uint16_t *lowest = f->lowest + i * w->groups;
     const uint8_t *above = f->above + i * w->groups * LANES, *exposure = f->exposure + i * f->width;
@@ -221,12 +235,34 @@ __attribute__((target("avx2"))) static size_t predict_lanes(const work *w, size_
     }
     return k;
 }
+
+/* Twice as many. */
+__attribute__((target("avx512f,avx512dq"))) static size_t predict_avx512(const work *w, size_t i) {
+    const background_frame *f = w->f;
+    const uint16_t *lowest = f->lowest + i * w->groups;
+    const uint8_t *above = f->above + i * w->groups * LANES, *exposure = f->exposure + i * f->width;
+    const __m512i second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(LANES), 1);
+    float *mean = f->mean + i * f->width;
+    size_t k = 0;
+    for (; k + 2 * LANES <= f->width; k += 2 * LANES, lowest += 2) {
+        __m512i turn = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(above + k)));
+        __m512i pixels = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(exposure + k)));
+        __m512 rates = _mm512_castps256_ps512(_mm256_loadu_ps(w->rate_32 + lowest[0]));
+        rates = _mm512_insertf32x8(rates, _mm256_loadu_ps(w->rate_32 + lowest[1]), 1);
+        __m512 rate = _mm512_permutexvar_ps(_mm512_add_epi32(turn, second), rates);
+        __m512 photons = _mm512_mul_ps(rate, _mm512_cvtepi32_ps(pixels));
+        _mm512_storeu_ps(mean + k, photons);
+        _mm512_storeu_ps(w->column + k, _mm512_add_ps(_mm512_loadu_ps(w->column + k), photons));
+    }
+    return k;
+}
 #endif
 
 static void predict_row(const work *w, size_t i) {
     size_t from = 0;
 #if HAVE_X86
-    if (w->has_avx2) from = predict_lanes(w, i);
+    if (w->has_avx512) from = predict_avx512(w, i);
+    else if (w->has_avx2) from = predict_avx2(w, i);
 #endif
     predict_cells(w, i, from);
 }
@@ -260,9 +296,11 @@ FAST static void scale_row(float *restrict mean, const float *restrict low, cons
     }
 }
 
-FAST static void lay_along(const float *restrict ratio, const int32_t *restrict low, const float *restrict share,
+/* Lay blocks' ratios out along a row; block b is the last left of the columns from[b] to from[b + 1]. */
+FAST static void lay_along(const float *restrict ratio, const int32_t *restrict from, const float *restrict share,
                            float *restrict row, size_t n) {
-    for (size_t j = 0; j < n; j++) row[j] = ratio[low[j]] * (1 - share[j]) + ratio[low[j] + 1] * share[j];
+    for (size_t b = 0; b < n; b++)
+        for (int32_t j = from[b]; j < from[b + 1]; j++) row[j] = ratio[b] * (1 - share[j]) + ratio[b + 1] * share[j];
 }
 
 /* Sums of up to three rows of blocks; the rim of the answer stays 0. */
@@ -281,7 +319,7 @@ static void lay_out(work *w, size_t i, float *row) {
     for (size_t j = 0; j < w->across; j++)
         w->ratio[j] = (float)((s[j] + s[j + 1] + s[j + 2] + prior) / (e[j] + e[j + 1] + e[j + 2] + prior));
     w->ratio[w->across] = 0; /* its share is 0 */
-    lay_along(w->ratio, w->low, w->share, row, w->f->width);
+    lay_along(w->ratio, w->from, w->share, row, w->across);
 }
 
 /* Predict the cells and multiply them by the smooth ratio of counts to prediction. The second follows the first
@@ -289,7 +327,11 @@ static void lay_out(work *w, size_t i, float *row) {
 static void predict(work *w, float *column) {
     background_frame *f = w->f;
     float *rows[2] = {w->rows, w->rows + f->width};
-    for (size_t j = 0; j < f->width; j++) w->share[j] = between(j, f->block, w->across, w->low + j);
+    for (size_t j = 0; j < f->width; j++) {
+        int32_t low;
+        w->share[j] = between(j, f->block, w->across, &low);
+        for (size_t b = (size_t)low + 1; b <= w->across; b++) w->from[b] = (int32_t)j + 1;
+    }
     memset(column, 0, f->width * sizeof *column);
     for (size_t next = 0, i = 0; i < f->height; i++) {
         int32_t low;
@@ -318,19 +360,20 @@ outcome estimate_background(background_frame *f) {
     work w = {.f = f, .n_bins = bins, .chunks = (width + CHUNK - 1) / CHUNK, .groups = (width + LANES - 1) / LANES};
 #if HAVE_X86
     w.has_avx2 = __builtin_cpu_supports("avx2");
-    w.has_avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    w.has_avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                   __builtin_cpu_supports("avx512vl");
 #endif
     w.down = (f->height + f->block - 1) / f->block, w.across = (width + f->block - 1) / f->block;
     size_t blocks = w.down * w.across;
     double *d = calloc(5 * rings + 2 + bins + 2 * blocks + 2 * (w.across + 2), sizeof *d);
     uint64_t *n = calloc(2 * bins, sizeof *n);
     float *s = calloc(rings + LANES + bins + 5 * width + w.across + 1, sizeof *s);
-    w.low = malloc(width * sizeof *w.low);
+    w.from = calloc(w.across + 1, sizeof *w.from);
     w.most = malloc(f->height * w.chunks * sizeof *w.most);
     w.filled = malloc((width + BATCH) * sizeof *w.filled);
     w.filled_bin = malloc((width + BATCH) * sizeof *w.filled_bin);
     outcome found = NO_MEMORY;
-    if (d && n && s && w.low && w.most && w.filled && w.filled_bin) {
+    if (d && n && s && w.from && w.most && w.filled && w.filled_bin) {
         w.counts_R = d, w.exposed_R = d + rings, w.rate_R = d + 2 * rings, w.sum_R = d + 3 * rings;
         w.hidden_N = w.sum_R + 2 * (rings + 1), w.seen = w.hidden_N + bins, w.expected = w.seen + blocks;
         w.seen_3 = w.expected + blocks, w.expected_3 = w.seen_3 + w.across + 2;
@@ -339,6 +382,6 @@ outcome estimate_background(background_frame *f) {
         w.rows = w.column + width, w.ratio = w.rows + 3 * width;
         found = estimate(&w, w.rows + 2 * width);
     }
-    free(d), free(n), free(s), free(w.low), free(w.most), free(w.filled), free(w.filled_bin), free(w.spots);
+    free(d), free(n), free(s), free(w.from), free(w.most), free(w.filled), free(w.filled_bin), free(w.spots);
     return found;
 }

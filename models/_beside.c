@@ -24,9 +24,10 @@ int32_t row_of(const window *w, float background) {
 }
 
 #define ACROSS (SPAN + 2) /* one beyond each end */
+#define LANES 32         /* whole vectors; what is beyond ACROSS is not looked at */
 
 typedef struct {
-    int32_t photons[ACROSS], pixels[ACROSS]; /* by distance across */
+    int32_t photons[LANES], pixels[LANES]; /* by distance across */
 } strip;
 
 /* Pixels at start + (from + distance + lift) slope. */
@@ -37,23 +38,23 @@ typedef struct {
 /* Add the pixels of a line across a strip. Places are worked out and counts added as vectors; what lies there is read
  * one by one, which is as fast as gathers. */
 FAST static void add_across(strip *restrict s, const frame *f, const line *l) {
-    int32_t at[ACROSS], inside[ACROSS], height = (int32_t)f->height, width = (int32_t)f->width;
-    uint32_t n[ACROSS], valid[ACROSS], top = UINT32_MAX >> (32 - 8 * f->itemsize);
+    int32_t at[LANES], inside[LANES], height = (int32_t)f->height, width = (int32_t)f->width;
+    uint32_t n[LANES], valid[LANES], top = UINT32_MAX >> (32 - 8 * f->itemsize);
     float ss0 = l->ss, fs0 = l->fs, ss_slope = l->ss_slope, fs_slope = l->fs_slope, from = l->from, lift = l->lift;
-    for (int k = 0; k < ACROSS; k++) {
+    for (int k = 0; k < LANES; k++) {
         float d = from + (float)(k - REACH - 1) + lift;
         int32_t row = (int32_t)rintf(ss0 + d * ss_slope), column = (int32_t)rintf(fs0 + d * fs_slope);
         inside[k] = (row >= 0) & (row < height) & (column >= 0) & (column < width);
         at[k] = inside[k] ? row * width + column : 0;
     }
-    for (int k = 0; k < ACROSS; k++) valid[k] = f->valid[at[k]];
+    for (int k = 0; k < LANES; k++) valid[k] = f->valid[at[k]];
     if (f->itemsize == 2)
-        for (int k = 0; k < ACROSS; k++) n[k] = ((const uint16_t *)f->image)[at[k]];
+        for (int k = 0; k < LANES; k++) n[k] = ((const uint16_t *)f->image)[at[k]];
     else if (f->itemsize == 1)
-        for (int k = 0; k < ACROSS; k++) n[k] = ((const uint8_t *)f->image)[at[k]];
+        for (int k = 0; k < LANES; k++) n[k] = ((const uint8_t *)f->image)[at[k]];
     else
-        for (int k = 0; k < ACROSS; k++) n[k] = ((const uint32_t *)f->image)[at[k]];
-    for (int k = 0; k < ACROSS; k++) {
+        for (int k = 0; k < LANES; k++) n[k] = ((const uint32_t *)f->image)[at[k]];
+    for (int k = 0; k < LANES; k++) {
         int32_t seen = inside[k] & (valid[k] != 0) & (n[k] != top);
         s->photons[k] += seen ? (int32_t)(n[k] < MOST_PHOTONS ? n[k] : MOST_PHOTONS) : 0, s->pixels[k] += seen;
     }

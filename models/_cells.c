@@ -20,11 +20,11 @@ FAST static int is_reached(const float *restrict ss, const float *restrict fs, c
 }
 
 /* Join the rows of the scales, each by falling evidence, to one; of equals the smaller box comes first. A box is
- * hidden if any before it, hidden or not, reaches it. `cells` has room for the edges of all. `from`
- * holds the columns of N_SCALES rows, `to` those of the joined row. */
-static void merge_scales(const float *const from[N_COLUMNS], float *const to[N_BOX_COLUMNS], const float edge[N_SCALES],
-                         float floor, float cell_px, float *cells, size_t n_each, size_t n_keep) {
-    size_t next[N_SCALES] = {0};
+ * hidden if any before it, hidden or not, reaches it. `cells` has room for the edges of all. `from` holds the columns
+ * of N_SCALES rows, `to` those of the joined row; returns how many are neither hidden nor empty, which come first. */
+static size_t merge_scales(const float *const from[N_COLUMNS], float *const to[N_BOX_COLUMNS], const float edge[N_SCALES],
+                           float floor, float cell_px, float *cells, size_t n_each, size_t n_keep) {
+    size_t next[N_SCALES] = {0}, kept = 0;
     for (size_t k = 0; k < n_keep; k++) {
         size_t best = N_SCALES;
         for (size_t s = 0; s < N_SCALES; s++)
@@ -34,8 +34,14 @@ static void merge_scales(const float *const from[N_COLUMNS], float *const to[N_B
         size_t at = best * n_each + next[best]++;
         for (size_t c = 0; c < N_COLUMNS; c++) to[c][k] = from[c][at];
         to[EDGE][k] = edge[best], cells[k] = fmaxf(edge[best] / cell_px, 1);
-        if (!(to[EVIDENCE][k] > floor) || is_reached(to[SS], to[FS], cells, k)) to[EVIDENCE][k] = to[REST][k] = floor;
+        if (is_reached(to[SS], to[FS], cells, k)) to[EVIDENCE][k] = floor;
     }
+    for (size_t k = 0; k < n_keep; k++) {
+        if (!(to[EVIDENCE][k] > floor)) continue;
+        for (size_t c = 0; c < N_BOX_COLUMNS; c++) to[c][kept] = to[c][k];
+        kept++;
+    }
+    return kept;
 }
 
 /* Take the cells around some boxes out of their bins, each cell once; 0 at a bin that is none. `near` holds a 0 for
@@ -123,35 +129,30 @@ static PyObject *py_background(PyObject *Py_UNUSED(module), PyObject *args) {
     return done ? PyFloat_FromDouble(f.mean_sum) : NULL;
 }
 
-PyDoc_STRVAR(scan_doc, "scan(sums, maxima, mean, exposure, columns, (frames, height, width), kept, (sigma, floor), "
-                       "photons, places) -> None\n\nFill columns (5, frames, scales, kept).");
+PyDoc_STRVAR(scan_doc, "scan(sums, maxima, mean, exposure, columns, (height, width), kept, (sigma, floor), photons, "
+                       "places) -> None\n\nFill columns (5, scales, kept).");
 
 static PyObject *py_scan(PyObject *Py_UNUSED(module), PyObject *args) {
     Py_buffer v[5];
-    Py_ssize_t frames, height, width, kept;
+    Py_ssize_t height, width, kept;
     scan_frame f = {0};
     float *photons = f.photons, *places = f.places;
     outcome found = FINE;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*w*(nnn)n(ff)(ffff)(ffff)", &v[0], &v[1], &v[2], &v[3], &v[4], &frames, &height,
-                          &width, &kept, &f.sigma, &f.floor, &photons[0], &photons[1], &photons[2], &photons[3],
-                          &places[0], &places[1], &places[2], &places[3]))
+    if (!PyArg_ParseTuple(args, "y*y*y*y*w*(nn)n(ff)(ffff)(ffff)", &v[0], &v[1], &v[2], &v[3], &v[4], &height, &width, &kept,
+                          &f.sigma, &f.floor, &photons[0], &photons[1], &photons[2], &photons[3], &places[0], &places[1],
+                          &places[2], &places[3]))
         return NULL;
-    int fit = in_range(height, width) && in_range(frames, N_COLUMNS * N_SCALES) &&
-              in_range(frames * N_COLUMNS * N_SCALES, kept) && in_range(frames, height * width);
-    size_t n_cells = (size_t)height * (size_t)width, n_frames = (size_t)frames;
-    fit = fit && holds(&v[0], "sums", n_frames * n_cells, 4) && holds(&v[1], "maxima", n_frames * n_cells, 4) &&
-          holds(&v[2], "mean", n_frames * n_cells, 4) && holds(&v[3], "exposure", n_cells, 1) &&
-          holds(&v[4], "columns", N_COLUMNS * n_frames * N_SCALES * (size_t)kept, 4);
+    int fit = in_range(height, width) && in_range(N_COLUMNS * N_SCALES, kept);
+    size_t n_cells = (size_t)height * (size_t)width;
+    fit = fit && holds(&v[0], "sums", n_cells, 4) && holds(&v[1], "maxima", n_cells, 4) &&
+          holds(&v[2], "mean", n_cells, 4) && holds(&v[3], "exposure", n_cells, 1) &&
+          holds(&v[4], "columns", N_COLUMNS * N_SCALES * (size_t)kept, 4);
     if (fit) {
-        f.height = (size_t)height, f.width = (size_t)width, f.kept = (size_t)kept, f.exposure = v[3].buf;
+        f.height = (size_t)height, f.width = (size_t)width, f.kept = (size_t)kept;
+        f.sums = v[0].buf, f.maxima = v[1].buf, f.mean = v[2].buf, f.exposure = v[3].buf;
+        for (size_t c = 0; c < N_COLUMNS; c++) f.column[c] = (float *)v[4].buf + c * N_SCALES * f.kept;
         Py_BEGIN_ALLOW_THREADS
-        for (size_t b = 0; b < n_frames && found == FINE; b++) {
-            f.sums = (uint32_t *)v[0].buf + b * n_cells, f.maxima = (uint32_t *)v[1].buf + b * n_cells;
-            f.mean = (float *)v[2].buf + b * n_cells;
-            for (size_t c = 0; c < N_COLUMNS; c++)
-                f.column[c] = (float *)v[4].buf + (c * n_frames + b) * N_SCALES * f.kept;
-            found = scan_cells(&f);
-        }
+        found = scan_cells(&f);
         Py_END_ALLOW_THREADS
         if (found == NO_MEMORY) PyErr_NoMemory();
     }
@@ -175,37 +176,36 @@ static PyObject *py_tails(PyObject *Py_UNUSED(module), PyObject *args) {
     return fit ? Py_NewRef(Py_None) : NULL;
 }
 
-PyDoc_STRVAR(merge_doc, "merge(evidence, rest, ss, fs, mean, boxes, (frames, each), (floor, cell_px), edges) -> None\n\n"
-                        "Fill boxes (6, frames, kept) from (frames, scales, each).");
+PyDoc_STRVAR(merge_doc, "merge(candidates, boxes, each, (floor, cell_px), edges) -> int\n\n"
+                        "Fill boxes (6, kept) from candidates (5, scales, each); return how many there are.");
 
 static PyObject *py_merge(PyObject *Py_UNUSED(module), PyObject *args) {
-    Py_buffer v[N_COLUMNS + 1];
-    Py_ssize_t frames, each;
+    Py_buffer v[2];
+    Py_ssize_t each;
     float floor, cell_px, edge[N_SCALES];
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*w*(nn)(ff)(ffff)", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &frames, &each, &floor,
-                          &cell_px, &edge[0], &edge[1], &edge[2], &edge[3]))
+    if (!PyArg_ParseTuple(args, "y*w*n(ff)(ffff)", &v[0], &v[1], &each, &floor, &cell_px, &edge[0], &edge[1], &edge[2],
+                          &edge[3]))
         return NULL;
-    int fit = in_range(frames, N_SCALES) && in_range(frames * N_SCALES, each);
-    size_t n_frames = (size_t)frames, n_each = (size_t)each, n_rows = fit ? n_frames * N_BOX_COLUMNS : 1;
-    size_t n_keep = (size_t)v[5].len / sizeof(float) / n_rows;
-    for (int c = 0; c < N_COLUMNS; c++) fit = fit && holds(&v[c], "candidates", n_frames * N_SCALES * n_each, 4);
-    fit = fit && holds(&v[5], "boxes", n_rows * n_keep, 4);
+    int fit = in_range(N_COLUMNS * N_SCALES, each);
+    size_t n_each = (size_t)each, n_keep = (size_t)v[1].len / sizeof(float) / N_BOX_COLUMNS, n_boxes = 0;
+    fit = fit && holds(&v[0], "candidates", N_COLUMNS * N_SCALES * n_each, 4) &&
+          holds(&v[1], "boxes", N_BOX_COLUMNS * n_keep, 4);
     if (fit && n_keep > N_SCALES * n_each) {
         PyErr_Format(PyExc_ValueError, "%zu boxes of %zu", n_keep, N_SCALES * n_each);
         fit = 0;
     }
     float *cells = fit ? PyMem_New(float, n_keep + 1) : NULL;
     if (fit && !cells) fit = 0, PyErr_NoMemory();
-    for (size_t b = 0; fit && b < n_frames; b++) {
+    if (fit) {
         const float *from[N_COLUMNS];
         float *to[N_BOX_COLUMNS];
-        for (size_t c = 0; c < N_COLUMNS; c++) from[c] = (const float *)v[c].buf + b * N_SCALES * n_each;
-        for (size_t c = 0; c < N_BOX_COLUMNS; c++) to[c] = (float *)v[5].buf + (c * n_frames + b) * n_keep;
-        merge_scales(from, to, edge, floor, cell_px, cells, n_each, n_keep);
+        for (size_t c = 0; c < N_COLUMNS; c++) from[c] = (const float *)v[0].buf + c * N_SCALES * n_each;
+        for (size_t c = 0; c < N_BOX_COLUMNS; c++) to[c] = (float *)v[1].buf + c * n_keep;
+        n_boxes = merge_scales(from, to, edge, floor, cell_px, cells, n_each, n_keep);
     }
     PyMem_Free(cells);
-    for (int k = 0; k < N_COLUMNS + 1; k++) PyBuffer_Release(&v[k]);
-    return fit ? Py_NewRef(Py_None) : NULL;
+    for (int k = 0; k < 2; k++) PyBuffer_Release(&v[k]);
+    return fit ? PyLong_FromSize_t(n_boxes) : NULL;
 }
 
 static int are_within(const float *place, size_t count, const char *name, Py_ssize_t most) {

@@ -1,6 +1,6 @@
 /* What the compiled parts of hitfinder.models share. None of them touches Python but `_cells.c`, so all run
- * without the GIL. What they compute is defined in torch by `background.estimate_torch` and the `_torch`
- * functions of `scan`, whose names and constants these take; tests hold both equal. */
+ * without the GIL. What they compute is defined in torch by `background.estimate` and `scan.scan`, whose names and
+ * constants these take; tests hold both equal. */
 #ifndef HITFINDER_CELLS_H
 #define HITFINDER_CELLS_H
 
@@ -47,26 +47,28 @@ typedef struct {
     float *column[N_COLUMNS]; /* the answer: evidence, rest, ss, fs and mean; N_SCALES rows of `kept` each */
 } scan_frame;
 
+typedef struct {
+    int64_t place; /* of its first cell: row * (width + 2) + column + 1, so that none has neighbours across an edge */
+    float n, mean; /* photons, and those expected */
+} box;
+
+typedef struct {
+    box *of;
+    size_t found, room;
+} boxes;
+
 typedef enum { FINE, NO_MEMORY, BAD_BIN } outcome;
 
 /* Every bin is checked before it is used. */
 outcome estimate_background(background_frame *f);
 outcome scan_cells(const scan_frame *f);
 
+/* Add the boxes of each scale above its limit, by rising place; 0 without memory. */
+int find_above(const scan_frame *f, boxes scale[N_SCALES]);
+
 /* -log10 P(X >= n) of Poisson variables, 0 where n is not above the mean. */
 void neg_log10_tails(const double *n, const double *mean, float *tail, size_t count);
 
 static inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
-/* Flags are bytes, read LANES at a time. */
-static inline void end_flags(uint8_t *flags, size_t count) {
-    for (size_t k = count; k % LANES; k++) flags[k] = 0;
-}
-
-static inline int none_flagged(const uint8_t *flags) {
-    uint64_t eight;
-    memcpy(&eight, flags, sizeof eight);
-    return !eight;
-}
 
 #endif

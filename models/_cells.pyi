@@ -31,7 +31,7 @@ def scan(
     mean: Array,
     exposure: Array,
     columns: Array,
-    frames_and_shape: tuple[int, int, int],
+    shape: tuple[int, int],
     kept: int,
     sigma_and_floor: tuple[float, float],
     photons: PerScale,
@@ -40,17 +40,13 @@ def scan(
 ) -> None: ...
 def neg_log10_tails(n: Array, mean: Array, tails: Array, /) -> None: ...
 def merge(
-    evidence: Array,
-    rest: Array,
-    ss: Array,
-    fs: Array,
-    mean: Array,
+    candidates: Array,
     boxes: Array,
-    frames_and_each: tuple[int, int],
+    each: int,
     floor_and_cell_px: tuple[float, float],
     edges: PerScale,
     /,
-) -> None: ...
+) -> int: ...
 def outside(
     boxes: Array,
     cell_px: float,

@@ -87,9 +87,11 @@ float seen_share(const window *w, int width, int y, int x) {
     const float *share = w->share + w->first[width];
     int reach = w->reach[width], reach2 = reach * reach;
     int top = y - reach < -REACH ? -REACH : y - reach, bottom = y + reach > REACH ? REACH : y + reach;
+    int left = x - reach < -REACH ? -REACH : x - reach, right = x + reach > REACH ? REACH : x + reach;
+    uint32_t near = (UINT32_MAX >> (31 - (right - left))) << (left + REACH);
     float seen = 1;
     for (int row = top; row <= bottom; row++)
-        for (uint32_t bits = w->hidden[row + REACH]; bits; bits &= bits - 1) {
+        for (uint32_t bits = w->hidden[row + REACH] & near; bits; bits &= bits - 1) {
             int dy = row - y, dx = __builtin_ctz(bits) - REACH - x, d2 = dy * dy + dx * dx;
             if (d2 <= reach2) seen -= share[d2];
         }

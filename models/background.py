@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hitfinder.models import _cells
 from hitfinder.models.frontend import (
@@ -23,7 +24,6 @@ from hitfinder.models.frontend import (
     CellTables,
     Smoothing,
     flat_nonzero,
-    host_counts,
 )
 
 RING_PRIOR_PHOTONS = 25.0
@@ -54,50 +54,60 @@ class Background:
     photons_per_px_B: torch.Tensor
 
 
-def estimate(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
-    """Estimate the background of each frame of a batch on its own.
+@dataclass(frozen=True, slots=True, eq=False)
+class HostBackground:
+    """Expected background of one frame in host memory.
+
+    Attributes:
+        mean_HW, total_N, counts_N, exposure_N: float32, as in `Background`.
+        photons_per_px: mean over the detector.
+    """
+
+    mean_HW: NDArray[np.float32]
+    total_N: NDArray[np.float32]
+    counts_N: NDArray[np.float32]
+    exposure_N: NDArray[np.float32]
+    photons_per_px: float
+
+
+def estimate_on_host(sums_HW: NDArray[np.uint32], tables: CellTables) -> HostBackground:
+    """Do as `estimate` does with one frame, on one core, to the rounding of float32 sums.
 
     Args:
-        sums_BHW: photons of the cells, whole numbers: uint32 on a CPU, float32 on a GPU.
+        sums_HW: photons of the cells.
         tables: of their series.
     """
-    on_cpu = sums_BHW.device.type == "cpu"
-    return estimate_compiled(sums_BHW, tables) if on_cpu else estimate_torch(sums_BHW, tables)
+    n_bins, narrow = tables.exposure_N.numel(), tables.narrow
+    mean_HW = np.empty(sums_HW.shape, np.float32)
+    total_N, counts_N, exposure_N = np.empty((3, n_bins), np.float32)
+    sum_of_mean = _cells.background(
+        sums_HW,
+        narrow.bin_HW,
+        narrow.lowest,
+        narrow.above,
+        narrow.exposure_HW,
+        tables.exposure_N.numpy(),
+        mean_HW,
+        total_N,
+        counts_N,
+        exposure_N,
+        sums_HW.shape,
+        N_SECTORS,
+        RING_WINDOWS,
+        (RING_PRIOR_PHOTONS, BLOCK_PRIOR_PHOTONS, CLIP_SIGMA, CLIP_PHOTONS),
+        (N_CLIPS, CELL_PX, BLOCK_CELLS),
+    )
+    per_px = float(np.float32(sum_of_mean / max(tables.n_valid, 1)))
+    return HostBackground(mean_HW, total_N, counts_N, exposure_N, per_px)
 
 
-def estimate_compiled(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
-    """Do as `estimate_torch` does, on one core, to the rounding of float32 sums."""
-    n_batch, height, width = sums_BHW.shape
-    n_bins = tables.exposure_N.numel()
-    exposure_N, narrow = tables.exposure_N.numpy(), tables.narrow
-    mean_BHW = np.empty((n_batch, height, width), np.float32)
-    total_BN, counts_BN, exposure_BN = (np.empty((n_batch, n_bins), np.float32) for _ in range(3))
-    per_px_B = np.empty(n_batch, np.float32)
-    for b, sums_HW in enumerate(host_counts(sums_BHW)):
-        sum_of_mean = _cells.background(
-            sums_HW,
-            narrow.bin_HW,
-            narrow.lowest,
-            narrow.above,
-            narrow.exposure_HW,
-            exposure_N,
-            mean_BHW[b],
-            total_BN[b],
-            counts_BN[b],
-            exposure_BN[b],
-            (height, width),
-            N_SECTORS,
-            RING_WINDOWS,
-            (RING_PRIOR_PHOTONS, BLOCK_PRIOR_PHOTONS, CLIP_SIGMA, CLIP_PHOTONS),
-            (N_CLIPS, CELL_PX, BLOCK_CELLS),
-        )
-        per_px_B[b] = sum_of_mean / max(tables.n_valid, 1)
-    made = (mean_BHW, total_BN, counts_BN, exposure_BN, per_px_B)
-    return Background(*(torch.from_numpy(a) for a in made))
+def estimate(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
+    """Estimate the background of each frame of a batch on its own: the definition.
 
-
-def estimate_torch(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
-    """Estimate as `estimate` does, on any device: the definition."""
+    Args:
+        sums_BHW: photons of the cells, whole numbers.
+        tables: of their series.
+    """
     sums_BHW = sums_BHW.to(torch.float32)
     n_batch, n_bins = len(sums_BHW), tables.exposure_N.numel()
     offset_B = torch.arange(n_batch, device=sums_BHW.device) * n_bins

@@ -1,8 +1,11 @@
-"""What pooled maps hold before anything learned looks at it: background, candidates, boxes."""
+"""What pooled maps hold before anything learned looks at it: background, candidates, boxes.
+
+One rule: a frame's evidence lies in host memory wherever it was gathered, as places are looked at
+there; on a CPU no tensor is made on the way to it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,56 +14,90 @@ from numpy.typing import NDArray
 
 from hitfinder.models import _cells, background, scan
 from hitfinder.models.frontend import CELL_PX, CellTables
-from hitfinder.models.places import Boxes, merge
+from hitfinder.models.places import CONSIDERED, merge
 
 MIN_EVIDENCE = 1.0
 """Cells are kept out of the background near boxes that chance makes in one frame of ten."""
 
+Float = NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What a batch of pooled maps holds before anything learned looks at it."""
+    """What one frame's pooled maps hold before anything learned looks at it.
 
-    background: background.Background
-    candidates: scan.Candidates
-    boxes: Boxes
+    Attributes:
+        total_N: float32 photons per (ring, sector) bin, of all cells.
+        counts_N, exposure_N: photons and counted pixels per bin, clipped cells left out.
+        photons_per_px: background, mean over the detector.
+        candidates_5SK: float32 (5, 4, K), the columns of `scan.Candidates`.
+    """
+
+    total_N: Float
+    counts_N: Float
+    exposure_N: Float
+    photons_per_px: float
+    candidates_5SK: Float
+
+    def boxes(self, n_keep: int = CONSIDERED) -> Float:
+        """Return the boxes that no stronger one hides, as `places.merge` does."""
+        return merge(self.candidates_5SK, n_keep)
 
 
 def gather_evidence(
-    sums_BHW: torch.Tensor, maxima_BHW: torch.Tensor, cells: CellTables
+    sums_HW: NDArray[np.uint32], maxima_HW: NDArray[np.uint32], cells: CellTables
 ) -> Evidence:
-    """Estimate backgrounds and scan; the part of the pipeline that training shares."""
-    expected = background.estimate(sums_BHW, cells)
-    found = scan.scan(sums_BHW, maxima_BHW, expected.mean_BHW, cells)
-    return Evidence(expected, found, merge(found))
+    """Estimate the background of one frame and scan it, on one core.
+
+    Args:
+        sums_HW: uint32, photons of the cells.
+        maxima_HW: uint32, largest pixel of the cells.
+        cells: of their series.
+    """
+    found = background.estimate_on_host(sums_HW, cells)
+    candidates_5SK = scan.scan_on_host(sums_HW, maxima_HW, found.mean_HW, cells)
+    return Evidence(
+        found.total_N, found.counts_N, found.exposure_N, found.photons_per_px, candidates_5SK
+    )
+
+
+def gather_on_device(
+    sums_BHW: torch.Tensor, maxima_BHW: torch.Tensor, cells: CellTables
+) -> list[Evidence]:
+    """Do as `gather_evidence` does with a batch, where its tensors are."""
+    found = background.estimate(sums_BHW, cells)
+    candidates = scan.scan(sums_BHW, maxima_BHW, found.mean_BHW, cells).columns()
+    columns = found.total_BN, found.counts_BN, found.exposure_BN, torch.stack(candidates, 1)
+    total, counts, exposure, rows = (c.cpu().numpy() for c in columns)
+    per_px = found.photons_per_px_B.tolist()
+    return [Evidence(*of) for of in zip(total, counts, exposure, per_px, rows, strict=True)]
 
 
 def outside_boxes(
     sums_HW: NDArray[np.uint32],
-    total_N: NDArray[np.float32],
+    total_N: Float,
     cells: CellTables,
-    boxes: Sequence[NDArray[np.float32]],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    boxes: Float,
+) -> tuple[Float, Float]:
     """Return counts and exposure per (ring, sector) of one frame's cells away from all boxes.
 
     Args:
         sums_HW: its pooled map.
         total_N: photons of each bin, all cells.
         cells: tables of its series.
-        boxes: `Boxes.of_frame`.
+        boxes: `places.merge`'s.
     """
-    evidence, _, ss_cells, fs_cells, _, edge_px = boxes
-    places = np.stack((ss_cells, fs_cells, edge_px))[:, evidence > MIN_EVIDENCE]
+    places = boxes[2:, boxes[0] > MIN_EVIDENCE][[0, 1, 3]]
     counts_N = total_N.astype(np.float64)
     exposed_N = cells.exposure_N.cpu().numpy().astype(np.float64)
-    narrow, shape = cells.narrow, (sums_HW.shape[0], sums_HW.shape[1])
+    narrow = cells.narrow
     _cells.outside(
-        np.ascontiguousarray(places),
+        places,
         CELL_PX,
         sums_HW,
         narrow.exposure_HW,
         narrow.bin_HW,
-        shape,
+        sums_HW.shape,
         counts_N,
         exposed_N,
     )

@@ -15,15 +15,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hitfinder.models import heads, learned, scan, weights
+from hitfinder.models import heads, learned, weights
 from hitfinder.models.calibration import GateMode, sigmoid
 from hitfinder.models.errors import ModelError
-from hitfinder.models.evidence import Evidence, gather_evidence, outside_boxes
+from hitfinder.models.evidence import (
+    Evidence,
+    gather_evidence,
+    gather_on_device,
+    outside_boxes,
+)
 from hitfinder.models.frontend import CellTables, Pooled, pool_frame
 from hitfinder.models.geometry import Geometry
 from hitfinder.models.host_gate import HostGate
 from hitfinder.models.judgement import Judgement
-from hitfinder.models.places import Places, look_closer, merge
+from hitfinder.models.places import Float, Places, look_closer
 from hitfinder.models.series_context import Image, SeriesContext
 from hitfinder.models.spots import MAX_PEAKS, Spots, locate, no_spots
 from hitfinder.models.uploads import Uploader
@@ -72,7 +77,8 @@ class Pipeline:
             threshold = self.weights.calibration.threshold(self.mode, max_false_positive_rate)
         self.threshold = float(threshold)
         self._gate = HostGate(self.weights.net)
-        self._uploader = Uploader(device)
+        # Frames are judged where they are, or uploaded.
+        self._uploader = Uploader(device) if device.startswith("cuda") else None
 
     def begin(
         self,
@@ -125,7 +131,7 @@ class Pipeline:
         judged: list[Judgement] = []
         version, first = context.series.version, context.n_judged
         numbers = range(first, first + len(images)) if frames is None else frames
-        step = max(len(images), 1) if self.device.startswith("cuda") else 1
+        step = max(len(images), 1) if self._uploader is not None else 1
         for start in range(0, len(images), step):
             some = slice(start, start + step)
             maps = [
@@ -148,27 +154,27 @@ class Pipeline:
         self, images: Sequence[Image], pooled: Sequence[Pooled], context: SeriesContext
     ) -> list[Judgement]:
         """Judge frames with what is known now."""
-        judged: list[Judgement] = []
-        batches = list(self._batches(images, pooled, context))
-        with torch.inference_mode():
-            maps = self._uploader.ahead([pooled[k] for k in batch] for batch, _ in batches)
-            for (batch, cells), (sums_BHW, maxima_BHW) in zip(batches, maps, strict=True):
-                part = gather_evidence(sums_BHW, maxima_BHW, cells)
-                seen = [
-                    look_closer(
-                        images[k],
-                        context.valid,
-                        part.boxes.of_frame(row),
-                        context.geometry.beam_center_px,
-                        context.series.knows_hot_pixels,
-                    )
-                    for row, k in enumerate(batch)
-                ]
-                for row, k in enumerate(batch):
-                    judged.append(
-                        self._one(row, images[k], pooled[k], part, seen[row], cells, context)
-                    )
-        return judged
+        cells = [
+            context.cells_of(image, p.n_saturated) for image, p in zip(images, pooled, strict=True)
+        ]
+        found = self._evidence(pooled, cells)
+        frames = zip(images, pooled, found, cells, strict=True)
+        return [self._one(*frame, context) for frame in frames]
+
+    def _evidence(
+        self, pooled: Sequence[Pooled], cells: Sequence[CellTables]
+    ) -> Iterator[Evidence]:
+        """Yield what each frame's maps hold."""
+        if self._uploader is None:
+            for p, c in zip(pooled, cells, strict=True):
+                yield gather_evidence(p.sums, p.maxima, c)
+            return
+        batches = list(_batches(cells))
+        maps = self._uploader.ahead(pooled[batch] for batch in batches)
+        for batch, (sums_BHW, maxima_BHW) in zip(batches, maps, strict=True):
+            with torch.inference_mode():
+                found = gather_on_device(sums_BHW, maxima_BHW, cells[batch.start])
+            yield from found
 
     def run(self, image: Image, geometry: Geometry | None = None) -> Judgement:
         """Judge a single frame; without a geometry the beam is taken to be in the middle.
@@ -180,48 +186,32 @@ class Pipeline:
         context = self.begin(geometry, np.ones(geometry.shape, np.bool_), known)
         return self.judge([image], context)[0]
 
-    def _batches(
-        self, images: Sequence[Image], pooled: Sequence[Pooled], context: SeriesContext
-    ) -> Iterator[tuple[list[int], CellTables]]:
-        """Yield runs of frames that share their tables, in order."""
-        most = CUDA_BATCH if self.device.startswith("cuda") else 1
-        batch: list[int] = []
-        current: CellTables | None = None
-        for k, image in enumerate(images):
-            cells = context.cells_of(image, pooled[k].n_saturated)
-            if current is not None and (cells is not current or len(batch) == most):
-                yield batch, current
-                batch = []
-            current = cells
-            batch.append(k)
-        if current is not None:
-            yield batch, current
-
     def _one(
         self,
-        row: int,
         image: Image,
         pooled: Pooled,
-        part: Evidence,
-        seen: Places,
+        found: Evidence,
         cells: CellTables,
         context: SeriesContext,
     ) -> Judgement:
+        seen = look_closer(
+            image,
+            context.valid,
+            found.boxes(),
+            context.geometry.beam_center_px,
+            context.series.knows_hot_pixels,
+        )
         logits = self._gate.judge(seen.features)
         p_any, p_spots3 = (float(p) for p in sigmoid(self.weights.calibration.scores(logits)))
         p_hit = p_any if self.mode is GateMode.ANY else p_spots3
         is_hit = p_hit > self.threshold
         peaks, estimate = no_spots(), None
-        counts = part.background.counts_BN[row].cpu().numpy()
-        exposure = part.background.exposure_BN[row].cpu().numpy()
+        counts, exposure = found.counts_N, found.exposure_N
         if is_hit:
-            one = scan.Candidates(*(c[row : row + 1] for c in part.candidates.columns()))
-            n_boxes = int((one.evidence > MIN_SPOT_EVIDENCE).sum())
-            boxes = merge(one, max(min(n_boxes, MAX_PEAKS), 1)).of_frame(0)
+            n_boxes = int((found.candidates_5SK[0] > MIN_SPOT_EVIDENCE).sum())
+            boxes = found.boxes(max(min(n_boxes, MAX_PEAKS), 1))
             peaks = self._locate(image, context, boxes, seen)
-            counts, exposure = outside_boxes(
-                pooled.sums, part.background.total_BN[row].cpu().numpy(), cells, boxes
-            )
+            counts, exposure = outside_boxes(pooled.sums, found.total_N, cells, boxes)
             estimate = heads.estimate(counts, exposure, context.heads)
         return Judgement(
             is_hit=is_hit,
@@ -237,18 +227,18 @@ class Pipeline:
             tells_parameters=None if estimate is None else estimate.tells_parameters,
             matrix=None if estimate is None else estimate.matrix,
             n_photons=pooled.n_photons,
-            background_photons_per_px=float(part.background.photons_per_px_B[row]),
+            background_photons_per_px=found.photons_per_px,
             n_saturated=pooled.n_saturated,
             radial_counts=np.stack((counts, exposure), dtype=np.float32),
             n_learned=context.series.version,
-            flux_scale=context.series.flux_scale(float(part.background.photons_per_px_B[row])),
+            flux_scale=context.series.flux_scale(found.photons_per_px),
         )
 
     def _locate(
         self,
         image: Image,
         context: SeriesContext,
-        boxes: tuple[NDArray[np.float32], ...],
+        boxes: Float,
         seen: Places,
     ) -> Spots:
         """Return the spots of a hit: what its boxes are at full resolution."""
@@ -269,6 +259,15 @@ class Pipeline:
         best = best[: max(int((p >= MIN_SPOT_PROBABILITY).sum()), 1)]
         columns = (found.ss, found.fs, found.sigma_px, found.background_per_px, p)
         return locate(image, context.valid, *(c[best] for c in columns))
+
+
+def _batches(cells: Sequence[CellTables]) -> Iterator[slice]:
+    """Yield runs of frames that share their tables, in order."""
+    start = 0
+    for k in range(1, len(cells) + 1):
+        if k == len(cells) or cells[k] is not cells[start] or k - start == CUDA_BATCH:
+            yield slice(start, k)
+            start = k
 
 
 def _resolve(given: weights.Weights | Path | str | None) -> weights.Weights:

@@ -7,23 +7,21 @@ to look; what it sees in cells of 4 x 4 pixels is settled here photon by photon.
 good is compared with what lies beside it along its ring and along its radius, so that powder rings
 and streaks, narrower than any background map, are no spots.
 
-Suffixes: B batch, K places, F features of a place.
+Suffixes: S scales, K places, F features of a place.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hitfinder.models import _cells, _places
 from hitfinder.models.frontend import CELL_PX
-from hitfinder.models.scan import FLOOR, SCALES_PX, Candidates, suppress
+from hitfinder.models.scan import FLOOR, SCALES_PX
 
 PLACES = 48
 """Strongest places of a frame that are looked at."""
@@ -139,66 +137,27 @@ def ratio_table() -> Table:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Boxes:
-    """Boxes of all scales that no stronger one hides, by falling evidence.
+def merge(candidates_5SK: Float, n_keep: int = CONSIDERED) -> Float:
+    """Join the scales of a frame: the strongest box at a place hides those that overlap it.
 
-    Attributes:
-        columns: float32 (6, B, K): the columns of `Candidates`, and the box's edge in pixels, 1
-            for a single pixel of a cell. Hidden and empty ones hold `FLOOR` evidence and rest.
+    Args:
+        candidates_5SK: `scan_on_host`'s, or one frame's columns of `Candidates`.
+        n_keep: boxes of all scales that are considered, hidden ones too.
+
+    Returns:
+        float32 (6, boxes), by falling evidence: the columns of `Candidates`, and the box's edge in
+        pixels, 1 for a single pixel of a cell.
     """
-
-    columns: torch.Tensor
-
-    def of_frame(self, row: int) -> tuple[Float, ...]:
-        """Return the columns of one frame, (K,) each, without hidden and empty ones."""
-        columns = self.columns[:, row].cpu().numpy()
-        return tuple(columns[:, columns[0] > FLOOR])
-
-
-def merge(candidates: Candidates, n_keep: int = CONSIDERED) -> Boxes:
-    """Join the scales of each frame: the strongest box at a place hides those that overlap it."""
-    on_cpu = candidates.evidence.device.type == "cpu"
-    return merge_compiled(candidates, n_keep) if on_cpu else merge_torch(candidates, n_keep)
-
-
-def merge_compiled(candidates: Candidates, n_keep: int = CONSIDERED) -> Boxes:
-    """Do as `merge_torch` does, to the bit, of rows that fall as a scan's do."""
-    n_batch, n_scales, n_each = candidates.evidence.shape
-    columns = np.empty((6, n_batch, min(n_keep, n_scales * n_each)), np.float32)
-    evidence, rest, ss, fs, mean = (c.contiguous().numpy() for c in candidates.columns())
-    smallest, small, large, largest = SCALES_PX
-    _cells.merge(
-        evidence,
-        rest,
-        ss,
-        fs,
-        mean,
-        columns,
-        (n_batch, n_each),
-        (FLOOR, CELL_PX),
-        (smallest, small, large, largest),
-    )
-    return Boxes(torch.from_numpy(columns))
-
-
-def merge_torch(candidates: Candidates, n_keep: int = CONSIDERED) -> Boxes:
-    """Do as `merge` does, on any device: the definition."""
-    scales = torch.tensor(SCALES_PX, dtype=torch.float32, device=candidates.ss.device)
-    edge_px = scales[None, :, None].expand(candidates.evidence.shape)
-    columns = (*candidates.columns(), edge_px)
-    order = torch.argsort(candidates.evidence.flatten(1), dim=1, descending=True, stable=True)
-    order = order[:, :n_keep]
-    evidence, rest, ss, fs, mean, edge_px = (c.flatten(1).gather(1, order) for c in columns)
-    hidden = ~suppress(evidence, ss, fs, (edge_px / CELL_PX).clamp(min=1))
-    evidence, rest = (c.masked_fill(hidden, FLOOR) for c in (evidence, rest))
-    return Boxes(torch.stack((evidence, rest, ss, fs, mean, edge_px)))
+    _, n_scales, n_each = candidates_5SK.shape
+    boxes = np.empty((6, min(n_keep, n_scales * n_each)), np.float32)
+    n_boxes = _cells.merge(candidates_5SK, boxes, n_each, (FLOOR, CELL_PX), SCALES_PX)
+    return boxes[:, :n_boxes]
 
 
 def look_closer(
     image: NDArray[np.unsignedinteger],
     valid: NDArray[np.bool_],
-    boxes: Sequence[Float],
+    boxes: Float,
     beam_center_px: tuple[float, float],
     trust_bright_pixels: bool,
     n_places: int = PLACES,
@@ -209,13 +168,13 @@ def look_closer(
     Args:
         image: (ss, fs) uint8, uint16 or uint32, photons; the type's largest value is no count.
         valid: bool (ss, fs).
-        boxes: `Boxes.of_frame`.
+        boxes: `merge`'s, float32 (6, boxes).
         beam_center_px: (fs, ss) pixel index.
         trust_bright_pixels: False lets no pixel count more than its neighbours vouch for.
         n_places: boxes looked at, the best.
         looks: of the first of these boxes, if they were looked at before.
     """
-    columns = np.stack([column[:n_places] for column in boxes], dtype=np.float32)
+    columns = np.ascontiguousarray(boxes[:, :n_places])
     n, n_known = columns.shape[1], 0 if looks is None else len(looks[0])
     ratio, found = log_ratios(
         image, valid, columns[2:, n_known:], beam_center_px, trust_bright_pixels

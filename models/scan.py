@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from hitfinder.models import _cells
-from hitfinder.models.frontend import CELL_PX, CellTables, flat_nonzero, host_counts
+from hitfinder.models.frontend import CELL_PX, CellTables, flat_nonzero
 
 SCALES_PX = (1, 4, 8, 16)
 CANDIDATES_PER_SCALE = 256
@@ -87,49 +88,33 @@ def neg_log10_tail_torch(n: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     return torch.where(above, -log_tail / math.log(10), 0.0).clamp(min=0).to(torch.float32)
 
 
-def scan(
-    sums_BHW: torch.Tensor,
-    maxima_BHW: torch.Tensor,
-    mean_BHW: torch.Tensor,
+def scan_on_host(
+    sums_HW: NDArray[np.uint32],
+    maxima_HW: NDArray[np.uint32],
+    mean_HW: NDArray[np.float32],
     tables: CellTables,
-) -> Candidates:
-    """Return the strongest candidates of each frame, scale by scale.
-
-    Args:
-        sums_BHW: photons of the cells, whole numbers: uint32 on a CPU, float32 on a GPU.
-        maxima_BHW: largest pixel of the cells, of the same type.
-        mean_BHW: float32, expected photons of the cells.
-        tables: of their series.
-    """
-    scan_here = scan_compiled if sums_BHW.device.type == "cpu" else scan_torch
-    return scan_here(sums_BHW, maxima_BHW, mean_BHW, tables)
-
-
-def scan_compiled(
-    sums_BHW: torch.Tensor,
-    maxima_BHW: torch.Tensor,
-    mean_BHW: torch.Tensor,
-    tables: CellTables,
-) -> Candidates:
-    """Do as `scan_torch` does, on one core in one pass over the cells.
+) -> NDArray[np.float32]:
+    """Do as `scan` does with one frame, on one core in one pass over the cells.
 
     The same boxes have the same photons and means to the bit, and evidence within 1e-6.
+
+    Returns:
+        float32 (5, 4, K): the columns of `Candidates`.
     """
-    shape = (sums_BHW.shape[0], sums_BHW.shape[1], sums_BHW.shape[2])
-    columns = np.empty((5, shape[0], len(SCALES_PX), CANDIDATES_PER_SCALE), np.float32)
+    columns = np.empty((5, len(SCALES_PX), CANDIDATES_PER_SCALE), np.float32)
     _cells.scan(
-        host_counts(sums_BHW),
-        host_counts(maxima_BHW),
-        mean_BHW.contiguous().numpy(),
+        sums_HW,
+        maxima_HW,
+        mean_HW,
         tables.narrow.exposure_HW,
         columns,
-        shape,
+        sums_HW.shape,
         CANDIDATES_PER_SCALE,
         (CUT_SIGMA, FLOOR),
         CUT_PHOTONS,
         places_looked_at(tables),
     )
-    return Candidates(*torch.from_numpy(columns))
+    return columns
 
 
 def places_looked_at(tables: CellTables) -> tuple[float, float, float, float]:
@@ -139,13 +124,20 @@ def places_looked_at(tables: CellTables) -> tuple[float, float, float, float]:
     return pixel, cell, cell, cell
 
 
-def scan_torch(
+def scan(
     sums_BHW: torch.Tensor,
     maxima_BHW: torch.Tensor,
     mean_BHW: torch.Tensor,
     tables: CellTables,
 ) -> Candidates:
-    """Do as `scan` does, on any device: the definition."""
+    """Return the strongest candidates of each frame, scale by scale: the definition.
+
+    Args:
+        sums_BHW: photons of the cells, whole numbers.
+        maxima_BHW: largest pixel of the cells, of the same type.
+        mean_BHW: float32, expected photons of the cells.
+        tables: of their series.
+    """
     sums_BHW, maxima_BHW = sums_BHW.to(torch.float32), maxima_BHW.to(torch.float32)
     scale, b, i, j, n, mean = _boxes_above(sums_BHW, maxima_BHW, mean_BHW, tables)
     n_rows = len(sums_BHW) * len(SCALES_PX)
@@ -261,28 +253,3 @@ def _strongest(
     rank = torch.arange(len(order), device=order.device) - start[row[order]]
     keep = rank < CANDIDATES_PER_SCALE
     return order[keep], rank[keep]
-
-
-def suppress(
-    evidence_BK: torch.Tensor,
-    ss_BK: torch.Tensor,
-    fs_BK: torch.Tensor,
-    size_BK: torch.Tensor,
-) -> torch.Tensor:
-    """Return True for candidates that no stronger overlapping one hides.
-
-    Args:
-        evidence_BK: by falling evidence within a frame.
-        ss_BK: centre, cells.
-        fs_BK: centre, cells.
-        size_BK: box edge, cells.
-    """
-    apart = torch.maximum(
-        (ss_BK[:, :, None] - ss_BK[:, None, :]).abs(),
-        (fs_BK[:, :, None] - fs_BK[:, None, :]).abs(),
-    )
-    reach = (size_BK[:, :, None] + size_BK[:, None, :]) / 2
-    n = evidence_BK.shape[1]
-    stronger = torch.ones(n, n, dtype=torch.bool, device=evidence_BK.device).tril(-1)
-    hidden = ((apart <= reach) & stronger).any(2)
-    return ~hidden & (evidence_BK > FLOOR)

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from hitfinder.models import background
-from hitfinder.models.frontend import stack_maps
 from hitfinder.models.pipeline import Pipeline
 from hitfinder.sim.frames import FrameSettings, FrameSource
 from hitfinder.sim.physics import Detector, data_sets
@@ -76,9 +75,7 @@ def measure_cost(weights: Path | None, detector: Detector, rounds: int) -> Cost:
         pipeline.judge([image], context, [pooled[id(image)]])
 
     def estimate(k: int) -> None:
-        sums_BHW, _ = stack_maps([pooled[id(blanks[k % len(blanks)])]], "cpu")
-        with torch.inference_mode():
-            background.estimate(sums_BHW, context.cells)
+        background.estimate_on_host(pooled[id(blanks[k % len(blanks)])].sums, context.cells)
 
     steps: dict[str, Callable[[int], object]] = {
         "memcpy_ms": lambda k: np.copyto(copies[k % COPIES], copies[(k + 1) % COPIES]),

@@ -6,12 +6,11 @@ One rule: the steps are the pipeline's own, so a gate is trained on what it will
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hitfinder.models import learned
 from hitfinder.models.evidence import gather_evidence
-from hitfinder.models.frontend import cell_tables, stack_maps
+from hitfinder.models.frontend import cell_tables
 from hitfinder.models.geometry import Geometry
 from hitfinder.models.places import Places, look_closer
 from hitfinder.models.series_context import SeriesContext
@@ -34,9 +33,8 @@ class Scout:
 
     def places(self, image: Pixels) -> Places:
         """Return the places of one frame, (ss, fs) counts."""
-        with torch.inference_mode():
-            maps = stack_maps([pool(image, self._valid)], "cpu")
-            boxes = gather_evidence(*maps, self._cells).boxes.of_frame(0)
+        pooled = pool(image, self._valid)
+        boxes = gather_evidence(pooled.sums, pooled.maxima, self._cells).boxes()
         centre = self._geometry.beam_center_px
         return look_closer(image, self._valid, boxes, centre, trust_bright_pixels=True)
 
@@ -56,21 +54,19 @@ class SeriesScout:
         """Return the places of the next frame, (ss, fs) counts."""
         context = self._context
         pooled = pool(image, context.valid)
-        with torch.inference_mode():
-            found = gather_evidence(*stack_maps([pooled], "cpu"), context.cells)
+        found = gather_evidence(pooled.sums, pooled.maxima, context.cells)
         places = look_closer(
             image,
             context.valid,
-            found.boxes.of_frame(0),
+            found.boxes(),
             context.geometry.beam_center_px,
             context.series.knows_hot_pixels,
         )
-        expected = found.background
         context.teach(
             image,
             pooled,
-            np.stack((expected.counts_BN[0].numpy(), expected.exposure_BN[0].numpy()), dtype="f4"),
-            float(expected.photons_per_px_B[0]),
+            np.stack((found.counts_N, found.exposure_N)),
+            found.photons_per_px,
             is_hit=False,
             frame=context.n_judged,
         )

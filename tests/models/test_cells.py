@@ -8,10 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from hitfinder.models import background, places, scan
-from hitfinder.models.evidence import MIN_EVIDENCE, outside_boxes
-from hitfinder.models.frontend import CellTables, cell_tables, pool_frame, stack_maps
+from hitfinder.models.evidence import (
+    MIN_EVIDENCE,
+    gather_evidence,
+    gather_on_device,
+    outside_boxes,
+)
+from hitfinder.models.frontend import CELL_PX, CellTables, cell_tables, pool_frame, stack_maps
 from hitfinder.models.geometry import Geometry
 
 Maps = tuple[torch.Tensor, torch.Tensor]
@@ -40,31 +46,39 @@ SHAPES = [(530, 514), (67, 300), (3, 9), (1, 1)]
 @pytest.mark.parametrize("photons_per_px", [0.0, 0.01, 2.0, 900.0])
 def test_the_compiled_background_is_that_of_torch(shape, photons_per_px):
     (sums, _), tables = maps_of(shape, photons_per_px)
-    compiled = background.estimate_compiled(sums, tables)
-    defined = background.estimate_torch(sums, tables)
-    for field in dataclasses.fields(background.Background):
-        torch.testing.assert_close(
-            getattr(compiled, field.name), getattr(defined, field.name), rtol=2e-5, atol=1e-6
-        )
+    defined = background.estimate(sums, tables)
+    for frame, counts in enumerate(sums.numpy()):
+        compiled = background.estimate_on_host(counts, tables)
+        for one, all_frames in (
+            (compiled.mean_HW, defined.mean_BHW),
+            (compiled.total_N, defined.total_BN),
+            (compiled.counts_N, defined.counts_BN),
+            (compiled.exposure_N, defined.exposure_BN),
+            (compiled.photons_per_px, defined.photons_per_px_B),
+        ):
+            np.testing.assert_allclose(one, all_frames[frame].numpy(), rtol=2e-5, atol=1e-6)
 
 
-def by_place(found: scan.Candidates, frame: int, scale: int) -> torch.Tensor:
-    """Return the candidates' columns, (n, 5), in the order of their places."""
-    rows = torch.stack([column[frame, scale] for column in found.columns()], 1)
-    rows = rows[rows[:, 0] > scan.FLOOR]
-    return rows[torch.from_numpy(np.lexsort(rows[:, 2:4].T.numpy()))]
+def by_place(columns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a scale's candidates, (5, n), in the order of their places."""
+    there = columns[:, columns[0] > scan.FLOOR]
+    return there[:, np.lexsort(there[2:4])]
 
 
-def assert_same_candidates(maps: Maps, mean: torch.Tensor, tables: CellTables) -> scan.Candidates:
-    compiled = scan.scan_compiled(*maps, mean, tables)
-    defined = scan.scan_torch(*maps, mean, tables)
-    close = functools.partial(torch.testing.assert_close, rtol=1e-6, atol=2e-6)
-    close(compiled.evidence, defined.evidence)
-    for frame in range(len(mean)):
+def assert_same_candidates(
+    maps: Maps, mean: torch.Tensor, tables: CellTables
+) -> NDArray[np.float32]:
+    """Scan compiled and as defined, compare, and return the candidates, (frames, 5, scales, K)."""
+    defined = torch.stack(scan.scan(*maps, mean, tables).columns(), 1).numpy()
+    frames = zip(*(m.numpy() for m in (*maps, mean)), strict=True)
+    compiled = np.stack([scan.scan_on_host(*frame, tables) for frame in frames])
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=2e-6)
+    close(compiled[:, 0], defined[:, 0])
+    for found, other in zip(compiled, defined, strict=True):
         for scale in range(len(scan.SCALES_PX)):
-            one, other = (by_place(found, frame, scale) for found in (compiled, defined))
-            close(one[:, :2], other[:, :2])
-            assert one[:, 2:].equal(other[:, 2:])
+            one, two = by_place(found[:, scale]), by_place(other[:, scale])
+            close(one[:2], two[:2])
+            np.testing.assert_array_equal(one[2:], two[2:])
     return compiled
 
 
@@ -72,7 +86,7 @@ def assert_same_candidates(maps: Maps, mean: torch.Tensor, tables: CellTables) -
 @pytest.mark.parametrize("photons_per_px", [0.0, 0.01, 2.0, 900.0])
 def test_the_compiled_candidates_are_those_of_torch(shape, photons_per_px):
     maps, tables = maps_of(shape, photons_per_px)
-    assert_same_candidates(maps, background.estimate_torch(maps[0], tables).mean_BHW, tables)
+    assert_same_candidates(maps, background.estimate(maps[0], tables).mean_BHW, tables)
 
 
 @settings(max_examples=60, deadline=None)
@@ -101,7 +115,7 @@ def test_candidates_of_saturated_cells_are_those_of_torch():
     maps = torch.from_numpy(sums), torch.from_numpy(sums >> 3)
     tables = cell_tables(Geometry.centred((36, 120)), np.ones((36, 120), np.bool_))
     mean = torch.from_numpy(rng.uniform(1e9, 4e9, sums.shape).astype(np.float32))
-    assert (assert_same_candidates(maps, mean, tables).evidence > scan.FLOOR).any()
+    assert (assert_same_candidates(maps, mean, tables)[:, 0] > scan.FLOOR).any()
 
 
 def test_compiled_tails_are_those_of_torch():
@@ -126,16 +140,38 @@ def test_compiled_tails_are_those_of_torch():
     n_levels=st.sampled_from([3, 1000]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_compiled_merging_is_that_of_torch(n_each, n_keep, span, n_levels, seed):
-    """To the bit, ties and empty places included."""
+def test_a_box_is_hidden_where_a_stronger_one_reaches_it(n_each, n_keep, span, n_levels, seed):
+    """To the bit, ties and empty places included; those that are hidden hide others."""
     rng = np.random.default_rng(seed)
-    shape = (2, len(scan.SCALES_PX), n_each)
-    evidence = -np.sort(-rng.integers(-n_levels // 3, n_levels, shape) * 30 / n_levels, axis=2)
+    shape = (len(scan.SCALES_PX), n_each)
+    evidence = -np.sort(-rng.integers(-n_levels // 3, n_levels, shape) * 30 / n_levels, axis=1)
     columns = [np.maximum(evidence, scan.FLOOR), rng.normal(size=shape)]
     columns += [rng.integers(0, 2 * span, shape) / 2 for _ in range(2)] + [rng.random(shape)]
-    found = scan.Candidates(*(torch.from_numpy(c.astype(np.float32)) for c in columns))
-    compiled, defined = places.merge_compiled(found, n_keep), places.merge_torch(found, n_keep)
-    assert compiled.columns.equal(defined.columns)
+    candidates = np.stack(columns).astype(np.float32)
+    edge_px = np.repeat(np.float32(scan.SCALES_PX), n_each)
+    joined = np.concatenate((candidates.reshape(5, -1), edge_px[None]))
+    joined = joined[:, np.argsort(-joined[0], kind="stable")][:, :n_keep]
+    evidence, _, ss, fs, _, edge_px = joined
+    size = np.maximum(edge_px / CELL_PX, 1)
+    apart = np.maximum(np.abs(ss[:, None] - ss), np.abs(fs[:, None] - fs))
+    is_hidden = np.tril(apart <= (size[:, None] + size) / 2, -1).any(1)
+    expected = joined[:, ~is_hidden & (evidence > scan.FLOOR)]
+    np.testing.assert_array_equal(places.merge(candidates, n_keep), expected)
+
+
+@pytest.mark.parametrize("photons_per_px", [0.01, 2.0])
+def test_evidence_is_the_same_wherever_it_is_gathered(photons_per_px):
+    maps, tables = maps_of((530, 514), photons_per_px)
+    on_device = gather_on_device(*maps, tables)
+    for sums, maxima, other in zip(*(m.numpy() for m in maps), on_device, strict=True):
+        one = gather_evidence(sums, maxima, tables)
+        np.testing.assert_array_equal(one.total_N, other.total_N)
+        for name in ("counts_N", "exposure_N", "photons_per_px"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=2e-5)
+        best, same = one.boxes(), other.boxes()
+        certain = best[0] > 3
+        assert certain.sum() > 20
+        np.testing.assert_array_equal(best[2:4, certain], same[2:4, : certain.sum()])
 
 
 def test_tables_that_do_not_fit_are_refused():
@@ -148,20 +184,21 @@ def test_tables_that_do_not_fit_are_refused():
         beyond = getattr(tables.narrow, name).copy()
         beyond[-1, -1] = n
         with pytest.raises(ValueError, match="ring or bin"):
-            background.estimate_compiled(sums, with_narrow(**{name: beyond}))
+            background.estimate_on_host(sums[0].numpy(), with_narrow(**{name: beyond}))
+    mean = np.zeros(sums.shape[1:], np.float32)
     smaller = with_narrow(exposure_HW=tables.narrow.exposure_HW[1:])
     with pytest.raises(ValueError, match="exposure"):
-        background.estimate_compiled(sums, smaller)
+        background.estimate_on_host(sums[0].numpy(), smaller)
     with pytest.raises(ValueError, match="exposure"):
-        scan.scan_compiled(sums, maxima, torch.zeros(sums.shape), smaller)
+        scan.scan_on_host(sums[0].numpy(), maxima[0].numpy(), mean, smaller)
     with pytest.raises(ValueError, match="mean"):
-        scan.scan_compiled(sums, maxima, torch.zeros(sums.shape)[:, 1:], tables)
+        scan.scan_on_host(sums[0].numpy(), maxima[0].numpy(), mean[1:], tables)
 
 
 def test_cells_around_boxes_leave_their_bins_once():
     (sums, _), tables = maps_of((530, 514), 2.0)
     counts_HW = sums[0].numpy()
-    total_N = background.estimate(sums[:1], tables).total_BN[0].numpy()
+    total_N = background.estimate_on_host(counts_HW, tables).total_N
     rng = np.random.default_rng(4)
     edges = rng.choice(scan.SCALES_PX, 60).astype(np.float32)
     # Where a box of that edge can lie: the centre of its cells.
@@ -177,7 +214,7 @@ def test_cells_around_boxes_leave_their_bins_once():
         is_near = (row >= np.trunc(i - reach)) & (row <= np.trunc(i + reach) + 1)
         is_near &= (column >= np.trunc(j - reach)) & (column <= np.trunc(j + reach) + 1)
         near |= is_near & (worth > MIN_EVIDENCE)
-    boxes = (evidence, evidence, ss, fs, evidence, edges)
+    boxes = np.stack((evidence, evidence, ss, fs, evidence, edges))
     counts_N, exposed_N = outside_boxes(counts_HW, total_N, tables, boxes)
     bins = tables.narrow.bin_HW[~near]
     for found, of in ((counts_N, counts_HW), (exposed_N, tables.narrow.exposure_HW)):

@@ -89,7 +89,7 @@ def spot(n: int, sigma_px: float, seed: int = 1) -> NDArray[np.uint16]:
 
 
 def looked_at(image: NDArray[np.uint16], *, trust: bool = True) -> places.Places:
-    boxes = tuple(column(v) for v in (3.0, 3.0, 15.0, 17.0, 0.16, 4.0))
+    boxes = np.stack([column(v) for v in (3.0, 3.0, 15.0, 17.0, 0.16, 4.0)])
     every = np.ones(image.shape, np.bool_)
     return look_closer(image, every, boxes, (64.0, 64.0), trust)
 
@@ -121,7 +121,7 @@ def test_a_spot_at_a_gap_counts_what_can_be_seen():
     image, valid = spot(40, 1.8), np.ones((128, 128), np.bool_)
     image[:, 71:83] = 65535
     valid[:, 71:83] = False
-    boxes = tuple(column(v) for v in (3.0, 3.0, 15.0, 17.0, 0.16, 4.0))
+    boxes = np.stack([column(v) for v in (3.0, 3.0, 15.0, 17.0, 0.16, 4.0)])
     found = look_closer(image, valid, boxes, (64.0, 64.0), True)
     assert found.features[0, 1:6].max() > 10
     assert abs(found.ss[0] - 60) < 2
@@ -134,7 +134,7 @@ def test_a_powder_ring_is_no_spot_and_a_spot_on_it_is_one():
     image = rng.poisson(0.01 + 0.3 * np.exp(-np.square(beyond) / 8)).astype(np.uint16)
     row, column_ = 30 + round(240 * 0.6), 20 + round(240 * 0.8)
     i, j = float(row // 4), float(column_ // 4)
-    boxes = tuple(column(v) for v in (3.0, 3.0, i, j, 0.16, 4.0))
+    boxes = np.stack([column(v) for v in (3.0, 3.0, i, j, 0.16, 4.0)])
     seen = np.ones(image.shape, np.bool_)
     ring = look_closer(image, seen, boxes, (20.0, 30.0), True)
     assert ring.features[0, 1:6].max() < 0
@@ -148,13 +148,14 @@ def test_a_powder_ring_is_no_spot_and_a_spot_on_it_is_one():
 
 def test_two_boxes_of_one_spot_are_one_place():
     image = spot(80, 2.8)
-    near = [column(a, b) for a, b in ((3, 2), (3, 2), (15, 14), (17, 18), (0.16, 0.64), (4, 8))]
+    pairs = ((3, 2), (3, 2), (15, 14), (17, 18), (0.16, 0.64), (4, 8))
+    near = np.stack([column(a, b) for a, b in pairs])
     found = look_closer(image, np.ones(image.shape, np.bool_), near, (64.0, 64.0), True)
     assert len(found) == 1
 
 
 def test_no_box_no_place_and_the_gate_takes_it():
-    nothing = tuple(np.zeros(0, np.float32) for _ in range(6))
+    nothing = np.zeros((6, 0), np.float32)
     found = look_closer(spot(0, 1.0), np.ones((128, 128), np.bool_), nothing, (0.0, 0.0), True)
     assert len(found) == 0
     gate = HostGate(GateNet())
@@ -165,7 +166,7 @@ def test_no_box_no_place_and_the_gate_takes_it():
 def test_boxes_that_were_looked_at_are_not_looked_at_again():
     image, every = spot(60, 1.8), np.ones((128, 128), np.bool_)
     rows = (9, 5, 3), (9, 5, 3), (15, 5, 25), (17, 20, 9), (0.16, 0.64, 0.16), (4, 8, 4)
-    boxes = tuple(column(*row) for row in rows)
+    boxes = np.stack([column(*row) for row in rows])
     whole = look_closer(image, every, boxes, (64.0, 64.0), True)
     for n in (1, 2, 3):
         first = look_closer(image, every, boxes, (64.0, 64.0), True, n)

@@ -7,7 +7,7 @@ from scipy import stats
 
 from hitfinder.models.frontend import cell_tables
 from hitfinder.models.geometry import Geometry
-from hitfinder.models.scan import FLOOR, SCALES_PX, neg_log10_tail, scan, suppress
+from hitfinder.models.scan import FLOOR, SCALES_PX, neg_log10_tail, scan
 
 SHAPE = (96, 88)
 
@@ -78,13 +78,6 @@ def test_a_lone_bright_pixel_leaves_nothing_without_it():
     found = scan(sums, maxima, mean, tables)
     assert (found.evidence[0, :, 0] > 100).all()
     assert (found.rest <= 0).all()
-
-
-def test_overlapping_weaker_boxes_are_hidden_and_distant_ones_are_not():
-    evidence = torch.tensor([[9.0, 8.0, 7.0, FLOOR]])
-    ss, fs = torch.tensor([[5.0, 6.0, 30.0, 0.0]]), torch.tensor([[5.0, 5.0, 5.0, 0.0]])
-    size = torch.tensor([[2.0, 1.0, 4.0, 1.0]])
-    assert suppress(evidence, ss, fs, size).tolist() == [[True, False, True, False]]
 
 
 def test_a_few_strong_wide_spots_do_not_crowd_out_faint_ones():
