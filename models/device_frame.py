@@ -21,6 +21,8 @@ from hitfinder.models.series_context import Image
 
 MASK_WORD_PX = 64
 """Blocks hold whole words of the mask, and fields of four pixels lie in one row."""
+MOST_BLOCK_BYTES = 2**16
+"""Decoded bytes of a block: one warp takes it, byte after byte."""
 LARGEST = 2**32 - 1
 SPARE_BYTES = 64
 """What bytes that cannot be packed take more, of each block: length word and LZ4's own."""
@@ -41,7 +43,7 @@ class DeviceFrame:
     """
 
     def __init__(self, shape: tuple[int, int], dtype: str, block_bytes: int, device: str) -> None:
-        self.block_bytes, self._device, self._n_fs = block_bytes, device, shape[1]
+        self.block_bytes, self._n_fs = block_bytes, shape[1]
         n_px, size = shape[0] * shape[1], np.dtype(dtype).itemsize
         is_cuda = device.startswith("cuda")
         self._stream = torch.cuda.Stream(device) if is_cuda else None  # type: ignore[no-untyped-call]
@@ -64,7 +66,7 @@ class DeviceFrame:
             self._float_maps = torch.empty((2, *cells), device=device)
             self._tally = torch.empty(3, dtype=torch.int64, device=device)
         self._host_image = torch.empty(shape, dtype=self._image.dtype, pin_memory=is_cuda)
-        self._host_maps = torch.empty((2, *cells), dtype=torch.uint32, pin_memory=is_cuda)
+        self._host_maps = torch.empty((2, *cells), dtype=torch.int32, pin_memory=is_cuda)
         self._host_tally = torch.empty(3, dtype=torch.int64, pin_memory=is_cuda)
         self.image: Image = self._host_image.numpy()
         self._uploaded: NDArray[np.uint64] | None = None
@@ -74,10 +76,10 @@ class DeviceFrame:
         """Return whether frames of this shape in such blocks are taken."""
         n_px, size = shape[0] * shape[1], np.dtype(dtype).itemsize
         return (
-            0 < n_px * size < 2**31 - block_bytes
+            0 < n_px * size < 2**31 - MOST_BLOCK_BYTES
             and shape[1] % CELL_PX == 0
             and n_px % 8 == 0
-            and 0 < block_bytes
+            and 0 < block_bytes <= MOST_BLOCK_BYTES
             and block_bytes % (MASK_WORD_PX * size) == 0
         )
 
@@ -111,14 +113,10 @@ class DeviceFrame:
             self._tally.zero_()
             self._launch()
             self._tally[2] = self._maps[0].sum()
-            # torch adds and compares no unsigned numbers, but these are below 2**31 or cut.
-            counts = (
-                self._maps.clamp(max=LARGEST).to(torch.uint32)
-                if self._size == 4
-                else self._maps.view(torch.uint32)
-            )
+            counts = self._maps.clamp(max=LARGEST) if self._size == 4 else self._maps
             self._float_maps.copy_(counts)
-            self._host_maps.copy_(counts, non_blocking=True)
+            # The low 32 bits: torch can do little with unsigned numbers.
+            self._host_maps.copy_(counts.to(torch.int32), non_blocking=True)
             self._host_image.copy_(self._image, non_blocking=True)
             self._host_tally.copy_(self._tally, non_blocking=True)
         if self._stream is not None:
@@ -126,7 +124,7 @@ class DeviceFrame:
         n_saturated, n_faults, n_photons = self._host_tally.tolist()
         if n_faults:
             return None
-        sums, maxima = self._host_maps.numpy()
+        sums, maxima = self._host_maps.numpy().view(np.uint32)
         on_device = (self._float_maps[0], self._float_maps[1])
         return Pooled(sums, maxima, n_photons, n_saturated, on_device)
 

@@ -21,6 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hitfinder.models.geometry import Geometry
+from hitfinder.models.pipeline import Pipeline
+from hitfinder.sim.frames import FrameSettings, FrameSource
+from hitfinder.sim.physics import Detector, data_sets
 from hitfinder.stream.bslz4 import decode
 from hitfinder.stream.errors import WireError
 from hitfinder.stream.messages import Blob, Codec
@@ -120,6 +124,7 @@ def test_sums_of_uint32_stay_at_the_largest_and_photons_do_not() -> None:
     [
         ((5, 9), Codec.BSLZ4, 64),  # fields across rows, pixels behind the last block
         ((4, 24), Codec.BSLZ4, 24),  # blocks across words of the mask
+        ((4, 24), Codec.BSLZ4, 33_024),  # blocks too long for a program
         ((4, 24), Codec.LZ4_BLOCK, 0),
         ((4, 24), Codec.NONE, 0),
     ],
@@ -334,3 +339,27 @@ def test_a_detector_sized_series_reduces_as_on_the_host(dtype: str) -> None:
         for _ in range(5):  # a race shows now and then
             assert_as_the_host(reduction, blob, valid)
     assert reduction.n_by_host == 0
+
+
+@pytest.mark.skipif(not HAS_CUDA, reason="compares a GPU with the CPU")
+def test_verdicts_on_a_gpu_are_those_of_the_cpu() -> None:
+    detector, names = Detector(), tuple(data_sets())
+    frames = [
+        FrameSource(FrameSettings(datasets=(name,), hit_fraction=hit), 5, detector).draw(k).image
+        for k, name in enumerate(names)
+        for hit in (0.0, 1.0)
+    ]
+    valid = frames[0] < np.iinfo(np.uint16).max
+    verdicts = {}
+    for device in ("cpu", DEVICE):
+        pipeline = Pipeline(device=device)
+        context = pipeline.begin(Geometry.centred(valid.shape), valid.copy())
+        reductions = [reductions_on(device)(valid.shape, "uint16") for _ in frames]
+        for reduction, image in zip(reductions, frames, strict=True):
+            reduction.take(bslz4_blob(image, 4096), mask_of(valid))
+        verdicts[device] = [pipeline.judge([r.image], context, [r.pooled])[0] for r in reductions]
+    for host, device in zip(verdicts["cpu"], verdicts[DEVICE], strict=True):
+        assert device.is_hit == host.is_hit
+        assert device.p_hit == pytest.approx(host.p_hit, abs=1e-3)
+        assert len(device.peaks) == len(host.peaks)
+        assert device.n_photons == host.n_photons
