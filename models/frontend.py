@@ -334,11 +334,6 @@ def _stack(maps: Sequence[NDArray[np.uint32]], device: torch.device | str) -> to
     return staged_BHW.to(device, non_blocking=True)
 
 
-def host_counts(maps_BHW: torch.Tensor) -> NDArray[np.uint32]:
-    """Return maps in host memory as the compiled parts read them."""
-    return np.asarray(maps_BHW.to(torch.uint32).contiguous().numpy())
-
-
 def flat_nonzero(mask: torch.Tensor) -> torch.Tensor:
     """Return the flat index of True elements; numpy's is several times faster on a CPU."""
     if mask.device.type == "cpu":
