@@ -199,6 +199,8 @@ class Intake:
         """Return a slot, waiting for one as the policy says; None means drop."""
         begin_s = whole_s = time.monotonic()
         while (slot := self.ring.take_free()) is None:
+            # Not in `_wait`: who waits for a series to close must let its quiet time pass.
+            self.ring.control["t_unread_ns"][0] = time.monotonic_ns()
             if not self._wait():
                 return None
             now_s = time.monotonic()
@@ -217,7 +219,6 @@ class Intake:
         return slot
 
     def _wait(self) -> bool:
-        self.ring.control["t_unread_ns"][0] = time.monotonic_ns()
         self.bells.wait("receiver", CHECK_S)
         self.seal()
         return self.beat()
