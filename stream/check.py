@@ -29,10 +29,8 @@ from hitfinder.stream.series_folder import SeriesFolder
 from hitfinder.stream.summary import read_summary
 
 # What h5py, msgspec and numpy raise for content that cannot be.
-_OF_DAMAGE = (
-    *(OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError),
-    *(ArithmeticError, MemoryError, msgspec.MsgspecError),
-)
+_OF_DAMAGE: tuple[type[Exception], ...] = (OSError, RuntimeError, LookupError, ValueError)
+_OF_DAMAGE += (TypeError, AttributeError, ArithmeticError, MemoryError, msgspec.MsgspecError)
 _SHOWN = 5  # frames or rows named in one sentence
 
 

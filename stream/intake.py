@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 # Live, the detector buffers while we do not read; past this time it would lose frames unseen,
 # so we read on, drop, and count.
 MAX_HOLD_S = 10.0
-# While a process that died has no successor yet, room is sure to come: loading a model takes a
-# minute on a machine that has other work.
+# While a process that died has no successor yet, room is sure to come, and that time does not
+# count; but this is the most: loading a model takes a minute on a machine that has other work.
 MAX_MEND_S = 90.0
 # How often a process that waits for room looks whether it should stop or seal a series.
 CHECK_S = 0.02
@@ -48,8 +48,8 @@ class Intake:
         ring: the shared memory.
         bells: doorbells; rings `worker` and `sink`.
         runtime: folder where headers are left for the other processes.
-        when_full: `drop` holds for `MAX_HOLD_S`, or `MAX_MEND_S` while a process has died, then
-            drops and counts; `block` waits.
+        when_full: `drop` holds for `MAX_HOLD_S` in which all processes run, then drops and
+            counts; `block` waits.
         beat: called while waiting, to show that the process lives and whether it should go on.
     """
 
@@ -197,16 +197,21 @@ class Intake:
 
     def _free_slot(self) -> int | None:
         """Return a slot, waiting for one as the policy says; None means drop."""
-        since_s = time.monotonic()
+        begin_s = whole_s = time.monotonic()
         while (slot := self.ring.take_free()) is None:
+            # Not in `_wait`: who waits for a series to close must let its quiet time pass.
+            self.ring.control["t_unread_ns"][0] = time.monotonic_ns()
             if not self._wait():
                 return None
-            held_s = time.monotonic() - since_s
-            hold_s = MAX_MEND_S if self.ring.control["n_down"][0] else MAX_HOLD_S
-            if self.when_full == "drop" and (self._dropping or held_s > hold_s):
+            now_s = time.monotonic()
+            if self.ring.control["n_down"][0]:
+                whole_s = now_s
+            is_enough = now_s - whole_s > MAX_HOLD_S or now_s - begin_s > MAX_MEND_S
+            if self.when_full == "drop" and (self._dropping or is_enough):
                 if not self._dropping:
                     log.warning(
-                        "ring full for %.0f s: dropping frames until a slot is free", held_s
+                        "ring full for %.0f s: dropping frames until a slot is free",
+                        now_s - begin_s,
                     )
                 self._dropping = True
                 return None

@@ -125,7 +125,13 @@ CONTROL = np.dtype(
     + [("n_messages", "u8"), ("n_bytes", "u8"), ("n_malformed", "u8"), ("n_stale", "u8")]
     + [("source_position", "u8"), ("source_total", "i8"), ("connected", "u4")]
     + [("n_errors", "u8"), ("errors", "S240", ERROR_LINES)]
-    + [("n_down", "u4"), ("ready", "u4", MAX_ROLES), ("heartbeat_ns", "i8", MAX_ROLES)]
+    # When the wire was last left unread: the ring was full, or the receiver dead.
+    + [
+        ("n_down", "u4"),
+        ("t_unread_ns", "i8"),
+        ("ready", "u4", MAX_ROLES),
+        ("heartbeat_ns", "i8", MAX_ROLES),
+    ]
     + [("n_hot", "u4", MAX_ROLES)],
     align=True,
 )

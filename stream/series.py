@@ -173,7 +173,9 @@ class SeriesTable:
         e = self.entries[entry]
         expected, here = int(e["expected"]), int(e["n_received"] + e["n_dropped"])
         complete = expected >= 0 and here >= expected and int(e["max_frame"]) < expected
-        quiet_s = (now_ns - max(int(e["t_last_ns"]), int(e["t_ended_ns"]))) * 1e-9
+        # Only time in which the wire was read counts: what was held back outside may come yet.
+        unread_ns = int(self.ring.control["t_unread_ns"][0])
+        quiet_s = (now_ns - max(int(e["t_last_ns"]), int(e["t_ended_ns"]), unread_ns)) * 1e-9
         if e["ended"]:
             reason = e["reason"].decode()
             return reason if complete or quiet_s > GRACE_S else None
@@ -232,7 +234,9 @@ class SeriesTable:
         for i in np.flatnonzero(e["sealed"] == 1):
             entry = int(i)
             recent = not e["released"][entry] or now_ns - e["t_released_ns"][entry] < LATE_S * 1e9
-            if e["key"][entry] and recent and self._is(entry, series, uid):
+            # Numbers begin again; a unique id does not.
+            is_same = uid is not None and uid == e["uid"][entry].decode(errors="replace")
+            if e["key"][entry] and (recent or is_same) and self._is(entry, series, uid):
                 return entry
         return None
 

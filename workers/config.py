@@ -61,7 +61,8 @@ class RingConfig(msgspec.Struct, forbid_unknown_fields=True):
     slot_bytes: int = 40 << 20
     """Most bytes of a frame, packed and decoded; only its packed bytes lie in the ring."""
     when_full: Literal["drop", "block"] = "drop"
-    """`drop`: stop reading for ten seconds, then drop and count; `block`: wait."""
+    """`drop`: stop reading for ten seconds in which all processes run, 90 s at most, then drop and
+    count; `block`: wait."""
 
 
 class SinkConfig(msgspec.Struct, forbid_unknown_fields=True):

@@ -130,11 +130,11 @@ class Account:
             self.n_rows += len(rows)
             for row in rows[["series_uid", "frame", "outcome", "reason"]].tolist():
                 uid, frame, outcome, reason = row[0].decode(), row[1], row[2].decode(), row[3]
+                if outcome in ("missing", "dropped"):
+                    outcome = f"{outcome}: {reason.decode()}"
                 # What one daemon judged is missing to the other that had the series.
                 if said[uid].get(frame) not in JUDGED:
-                    said[uid][frame] = (
-                        outcome if outcome in JUDGED else f"{outcome}: {reason.decode()}"
-                    )
+                    said[uid][frame] = outcome
         return said
 
     def _hold_sent_against_ledgers(self) -> tuple[Counter[str], dict[str, Counter[str]]]:

@@ -159,8 +159,11 @@ def hits_not_where_said(topic: Topic, out: Path) -> list[str]:
         folders = sorted(out.glob(f"series_*_{uid}*"), key=lambda f: (len(f.name), f.name))
         frames: dict[str, list[int]] = {}
         for frame, file, row in places:
+            path = folders[-1] / file
+            if file not in frames and not path.exists():
+                wrong.append(f"hit {frame} of {uid}: {path.name} is not there")
+                continue
             if file not in frames:
-                path = folders[-1] / file
                 with h5py.File(path, "r", libver="latest", swmr=True) as opened:
                     frames[file] = opened["entry/hitfinder/frame"][:].tolist()
             if row >= len(frames[file]) or frames[file][row] != frame:

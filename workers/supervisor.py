@@ -224,6 +224,8 @@ class Supervisor:
         """Tell the receiver, who then holds a full ring for longer."""
         down = [c for c in self.children if not c.done and not c.is_ready(self.ring)]
         self.ring.control["n_down"][0] = len(down)
+        if self.children[0] in down:
+            self.ring.control["t_unread_ns"][0] = time.monotonic_ns()
 
     def _drain(self) -> int:
         """End the source, let everything in the ring be judged and stored, end the rest."""

@@ -157,6 +157,15 @@ def test_a_full_ring_is_held_longer_while_a_process_has_no_successor(
     bench.close()
 
 
+def test_a_full_ring_is_noted_as_time_in_which_the_wire_was_not_read(bench: Bench) -> None:
+    for number in range(4):
+        bench.intake.take(frame(1, number))
+    assert bench.ring.control["t_unread_ns"][0] == 0
+    bench.go_on = False
+    bench.intake.take(frame(1, 4))
+    assert bench.ring.control["t_unread_ns"][0] > 0
+
+
 def test_a_series_is_sealed_also_while_the_intake_waits_for_room(bench: Bench) -> None:
     for number in range(4):
         bench.intake.take(frame(1, number))

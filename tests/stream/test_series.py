@@ -238,3 +238,21 @@ def test_a_series_joined_late_lacks_nothing_before_its_first_frame(table: Series
     assert entry is not None
     said = {"n_received": 1, "n_dropped": 0, "n_missing": 0}
     assert table.so_far(entry) == said
+
+
+def test_time_in_which_the_wire_was_not_read_closes_nothing(table: SeriesTable) -> None:
+    entry = opened(table)
+    take(table, 1, 0)
+    table.end(SeriesEnd(1), now_ns=0)
+    table.ring.control["t_unread_ns"][0] = 20 * S  # the ring was full until then
+    assert table.wants_closing(entry, int((20 + GRACE_S / 2) * S)) is None
+    assert table.wants_closing(entry, int((20 + 2 * GRACE_S) * S)) == "ended"
+
+
+def test_a_frame_with_the_unique_id_of_a_closed_series_is_late_for_ever(
+    table: SeriesTable,
+) -> None:
+    entry = opened(table, uid="UID")
+    close(table, entry)
+    assert take(table, 1, 0, "UID", at_s=100 * LATE_S) is Admission.LATE
+    assert table.open_entries() == []
