@@ -30,6 +30,7 @@ class Places:
         images, peaks: datasets (N, ss, fs) and a group of CXI peaks.
         photon_energy, clen: a dataset (N,) and its unit; None where one value holds for all.
         mask: dataset (ss, fs); mask_file: the file it is in, None if there is no mask.
+        is_streamed: not in files: an image a message, -1 where nothing was counted.
     """
 
     images: str = "/entry/data/data"
@@ -38,6 +39,7 @@ class Places:
     clen: str | None = None
     mask: str = "/entry/instrument/detector/pixel_mask"
     mask_file: str | None = None
+    is_streamed: bool = False
 
 
 def write_list(path: Path, files: Iterable[tuple[str, int]]) -> None:
@@ -114,6 +116,8 @@ def _beam_lines(geometry: RunGeometry, places: Places) -> list[str]:
 
 
 def _layout_lines(dtype: str, places: Places) -> list[str]:
+    if places.is_streamed:
+        return [f"data = {places.images}", f"peak_list = {places.peaks}", "flag_lessthan = 0"]
     most = min(int(np.iinfo(dtype).max) - 1, _MOST_UINT32)
     lines = [
         f"data = {places.images}",

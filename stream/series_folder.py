@@ -47,8 +47,22 @@ _KINDS = {Outcome.HIT: "hits", Outcome.MISS: "misses"}
 
 def folder_name(start: SeriesStart) -> str:
     """Return `series_<series>_<uid or UTC time>`, safe as one path component."""
-    uid = re.sub(r"[^A-Za-z0-9._-]", "_", start.series_uid or "")[:64].strip(".")
+    uid = _path_safe(start.series_uid)
     return f"series_{start.series}_{uid or datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
+
+
+def folders_of(out: Path, series: int, series_uid: str | None) -> list[Path]:
+    """Return the folders that a series may have in a run's, the newest last."""
+    uid = _path_safe(series_uid)
+    if not uid:
+        found = list(out.glob(f"series_{series}_*"))
+    else:
+        found = [*out.glob(f"series_{series}_{uid}"), *out.glob(f"series_{series}_{uid}-*")]
+    return sorted(found, key=lambda folder: folder.stat().st_mtime)
+
+
+def _path_safe(uid: str | None) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", uid or "")[:64].strip(".")
 
 
 def new_folder(out: Path, start: SeriesStart) -> Path:

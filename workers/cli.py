@@ -18,6 +18,7 @@ from hitfinder.workers import (  # noqa: F401  (they register their sub-commands
     commands,
     dataset_command,
     export_command,
+    feed_command,
     report_command,
     train_command,
 )

@@ -33,12 +33,13 @@ def progressed(items: Sequence[T], what: str) -> Iterable[T]:
 
 
 @contextmanager
-def counted(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Give a function that is told how far one is, for a progress bar on a terminal only."""
-    console = Console(file=sys.stderr)
-    with Progress(console=console, disable=not sys.stderr.isatty(), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
+def live_line() -> Iterator[Callable[[str], None]]:
+    """Yield what shows one line of text that changes, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    with Console(file=sys.stderr).status("") as status:
+        yield lambda text: status.update(text)
 
 
 class ReplayProgress:
