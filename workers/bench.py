@@ -39,7 +39,7 @@ from hitfinder.workers.bench_tables import (
     sweep_table,
 )
 from hitfinder.workers.devices import resolve
-from hitfinder.workers.terminal import counted
+from hitfinder.workers.terminal import live_line
 
 BENCH_SCHEMA = 3
 LIBRARIES = ("torch", "numpy", "pyzmq", "h5py", "hdf5plugin")
@@ -142,11 +142,18 @@ def _sweep(
 def _soak(
     options: BenchOptions, device: str, console: Console, picture: Path | None
 ) -> dict[str, Any]:
-    n, settings = options.soak_frames or 0, options.settings
+    n = options.soak_frames or 0
     frames = BenchFrames(SOAK_SHAPE, options.mix)
     console.print(frames_line(frames.describe()), highlight=False, soft_wrap=True)
-    with counted(n, "soak") as progress:
-        found = soak(frames, n, SOAK_SERIES, settings, device, lambda r: progress(r.n_frames))
+    with live_line() as show:
+        found = soak(
+            frames,
+            n,
+            SOAK_SERIES,
+            options.settings,
+            device,
+            lambda r: show(f"soak: {r.n_frames} of {n} frames"),
+        )
     console.print(soak_table(found))
     console.print(soak_line(found), highlight=False, soft_wrap=True)
     if picture is not None and found.readings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from hitfinder.workers.bench_soak import WARM_UP_SERIES, Soak
 from hitfinder.workers.bench_sweep import JOBS, Point, told_by
 
-MB, DPI = 1e-6, 100
+MB, DPI, HEADROOM = 1e-6, 100, 1.3
 # Curve -> legend.
 CURVES = {
     "daemon": "whole daemon, core time",
@@ -46,7 +45,7 @@ def draw_sweep(name: str, points: Sequence[Point], path: Path) -> None:
             axes.set_xscale("log")
         axes.set_xticks(at, [str(p.value) for p in points])
         axes.minorticks_off()
-        _finish(axes, "upper left")
+        _finish(axes)
     figure.savefig(path, dpi=DPI)
 
 
@@ -67,11 +66,12 @@ def draw_soak(soak: Soak, path: Path) -> None:
         axes.set_xlabel("frames published")
         if len(n) > WARM_UP_SERIES:
             axes.axvline(n[WARM_UP_SERIES], color="grey", lw=0.8, ls="--")
-        _finish(axes, "center right")
+        _finish(axes)
     figure.savefig(path, dpi=DPI)
 
 
-def _finish(axes: Axes, legend_at: Literal["upper left", "center right"]) -> None:
-    axes.set_ylim(bottom=0)
+def _finish(axes: Axes) -> None:
+    """Begin at zero, and leave room for the legend above the curves."""
+    axes.set_ylim(0, HEADROOM * axes.get_ylim()[1])
     axes.grid(alpha=0.3)
-    axes.legend(loc=legend_at)
+    axes.legend(loc="upper left", ncols=2)

@@ -24,7 +24,7 @@ def frames_line(frame: dict[str, Any]) -> str:
     return (
         f"\nframes {frame['shape'][0]} x {frame['shape'][1]} {frame['dtype']}, nine data sets, "
         f"{frame['hits']} of {frame['pool']} hits{'' if spots is None else f' of {spots} spots'}, "
-        f"{frame['n_bytes_packed_mean'] * MB:.2f} MB packed, "
+        f"{frame['n_bytes_packed_mean'] * MB:.3g} MB packed, "
         f"{'water as it is' if water is None else f'water of {water:g} photons a pixel'}"
     )
 

@@ -42,15 +42,6 @@ def live_line() -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(text)
 
 
-@contextmanager
-def counted(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Give a function that is told how far one is, for a progress bar on a terminal only."""
-    console = Console(file=sys.stderr)
-    with Progress(console=console, disable=not sys.stderr.isatty(), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
-
-
 class ReplayProgress:
     """A progress bar over the frames of a replay, on a terminal only."""
 
