@@ -20,7 +20,7 @@ from PIL import Image
 from hitfinder.workers.browser import Browser
 from hitfinder.workers.daemon_process import DaemonProcess
 
-RATE_HZ, HIT_FRACTION = "30", "0.25"
+RATE_HZ, HIT_FRACTION = "10", "0.25"
 # What the daemon is told of frames taken at 7 keV and 0.15 m.
 WRONG_HEADER = "[geometry]\nphoton_energy_eV = 8000.0\nclen_m = 0.25\n"
 DESKTOP, PHONE = (1440, 1640), (390, 844)
@@ -71,7 +71,7 @@ def save(browser: Browser, path: Path) -> None:
     if image.width > WIDTH_PX:
         height = round(image.height * WIDTH_PX / image.width)
         image = image.resize((WIDTH_PX, height), Image.Resampling.LANCZOS)
-    few = image.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few = image.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
     print(f"{path}  {path.stat().st_size // 1000} kB")
 
@@ -93,7 +93,7 @@ def main(folder: Path) -> None:
     """Take the pictures."""
     with tempfile.TemporaryDirectory() as made:
         out = Path(made)
-        with running(out / "normal", "", "--dataset", "all", "--frames", "300") as daemon:
+        with running(out / "normal", "", "--dataset", "all", "--frames", "100") as daemon:
             normal = folder / "page.png"
             take(daemon, normal, WELL_UNDER_WAY, is_phone=False, theme="dark")
             take(daemon, folder / "page_phone.png", HAS_PICTURES, is_phone=True, theme="dark")
