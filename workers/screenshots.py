@@ -32,7 +32,10 @@ WELL_UNDER_WAY = """
     return document.querySelectorAll('#closed tr').length > 3
         && Number(document.getElementById('progress').value) > 0.5
 """
-HAS_ALARM = "return document.querySelector('.alarm') !== null"
+HAS_ALARM = """
+    return document.querySelector('.alarm') !== null
+        && document.querySelector('#rate-chart .line')?.getAttribute('d').split('L').length > 5
+"""
 HAS_PICTURES = """
     return ['hit', 'miss'].every((id) =>
         document.querySelector(`#${id} .caption`).textContent.startsWith('series'))

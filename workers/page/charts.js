@@ -60,22 +60,19 @@ function nothing(svg, label, text) {
 function runs(ys) {
   const found = [];
   ys.forEach((y, i) => {
-    if (y === null) return;
+    if (y === null || y === undefined) return;
     if (found.at(-1)?.at(-1) === i - 1) found.at(-1).push(i);
     else found.push([i]);
   });
   return found;
 }
 
-/** "M x y L x y ..." over runs of known values. */
+/** A path over runs of known values; one alone is a dot. */
 function path(xs, ys, X, Y) {
-  let d = "", pen = "M";
-  ys.forEach((y, i) => {
-    if (y === null || y === undefined) { pen = "M"; return; }
-    d += `${pen}${X(xs[i]).toFixed(1)} ${Y(y).toFixed(1)}`;
-    pen = "L";
-  });
-  return d;
+  return runs(ys).map((run) => {
+    const at = run.map((i) => `${X(xs[i]).toFixed(1)} ${Y(ys[i]).toFixed(1)}`);
+    return `M${at.join("L")}${run.length === 1 ? "h0.1" : ""}`;
+  }).join("");
 }
 
 /**
