@@ -29,8 +29,8 @@ WIDTH_PX, COLOURS = 1080, 160
 SETTLE_S, RUN_S = 3.0, 240.0
 # Enough to see: three series are over and the fourth has its sums.
 WELL_UNDER_WAY = """
-    return document.querySelectorAll('#closed tr').length > 3
-        && Number(document.getElementById('progress').value) > 0.5
+    const share = Number(document.getElementById('progress').value);
+    return document.querySelectorAll('#closed tr').length > 3 && 0.4 < share && share < 0.6;
 """
 HAS_ALARM = """
     return document.querySelector('.alarm') !== null
@@ -99,7 +99,7 @@ def main(folder: Path) -> None:
         with running(out / "normal", "", "--dataset", "all", "--frames", "100") as daemon:
             normal = folder / "page.png"
             take(daemon, normal, WELL_UNDER_WAY, is_phone=False, theme="dark")
-            take(daemon, folder / "page_phone.png", HAS_PICTURES, is_phone=True, theme="dark")
+            take(daemon, folder / "page_phone.png", WELL_UNDER_WAY, is_phone=True, theme="dark")
         with running(out / "alarm", WRONG_HEADER, "--frames", "100000") as daemon:
             alarm = folder / "page_alarm.png"
             take(daemon, alarm, HAS_ALARM, is_phone=False, theme="light")
