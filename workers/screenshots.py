@@ -20,7 +20,7 @@ from PIL import Image
 from hitfinder.workers.browser import Browser
 from hitfinder.workers.daemon_process import DaemonProcess
 
-RATE_HZ, HIT_FRACTION = "30", "0.25"
+RATE_HZ, HIT_FRACTION = "10", "0.25"
 # What the daemon is told of frames taken at 7 keV and 0.15 m.
 WRONG_HEADER = "[geometry]\nphoton_energy_eV = 8000.0\nclen_m = 0.25\n"
 DESKTOP, PHONE = (1440, 1640), (390, 844)
@@ -29,10 +29,13 @@ WIDTH_PX, COLOURS = 1080, 160
 SETTLE_S, RUN_S = 3.0, 240.0
 # Enough to see: three series are over and the fourth has its sums.
 WELL_UNDER_WAY = """
-    return document.querySelectorAll('#closed tr').length > 3
-        && Number(document.getElementById('progress').value) > 0.5
+    const share = Number(document.getElementById('progress').value);
+    return document.querySelectorAll('#closed tr').length > 3 && 0.4 < share && share < 0.6;
 """
-HAS_ALARM = "return document.querySelector('.alarm') !== null"
+HAS_ALARM = """
+    return document.querySelector('.alarm') !== null
+        && document.querySelector('#rate-chart .line')?.getAttribute('d').split('L').length > 5
+"""
 HAS_PICTURES = """
     return ['hit', 'miss'].every((id) =>
         document.querySelector(`#${id} .caption`).textContent.startsWith('series'))
@@ -71,7 +74,7 @@ def save(browser: Browser, path: Path) -> None:
     if image.width > WIDTH_PX:
         height = round(image.height * WIDTH_PX / image.width)
         image = image.resize((WIDTH_PX, height), Image.Resampling.LANCZOS)
-    few = image.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few = image.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
     print(f"{path}  {path.stat().st_size // 1000} kB")
 
@@ -93,10 +96,10 @@ def main(folder: Path) -> None:
     """Take the pictures."""
     with tempfile.TemporaryDirectory() as made:
         out = Path(made)
-        with running(out / "normal", "", "--dataset", "all", "--frames", "300") as daemon:
+        with running(out / "normal", "", "--dataset", "all", "--frames", "100") as daemon:
             normal = folder / "page.png"
             take(daemon, normal, WELL_UNDER_WAY, is_phone=False, theme="dark")
-            take(daemon, folder / "page_phone.png", HAS_PICTURES, is_phone=True, theme="dark")
+            take(daemon, folder / "page_phone.png", WELL_UNDER_WAY, is_phone=True, theme="dark")
         with running(out / "alarm", WRONG_HEADER, "--frames", "100000") as daemon:
             alarm = folder / "page_alarm.png"
             take(daemon, alarm, HAS_ALARM, is_phone=False, theme="light")

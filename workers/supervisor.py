@@ -1,7 +1,8 @@
 """The process that owns the ring and the children, and outlives them.
 
-One rule: it does nothing that could kill it: no torch, no decoding, no files but its runtime
-folder. It publishes what is stored, ends series, restarts what died.
+One rule: it does nothing that could kill it: no torch, no files but its runtime folder, no bytes
+decoded that no worker has decoded before. It publishes what is stored, ends series, restarts what
+died.
 
     start children -> ready -> [ publish, step series, bury and restart ] -> drain -> exit
 """

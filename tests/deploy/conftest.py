@@ -107,8 +107,9 @@ def beamline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beamline]:
     with Detector() as detector, running(tmp_path_factory.mktemp("run"), detector) as daemon:
         at_work = Beamline(daemon, detector)
         at_work.send_series()
+        said = ("hitfinder_series_photon_energy_eV{", "hitfinder_latency_seconds{")
         wait_for(
-            lambda: "hitfinder_series_photon_energy_eV{" in at_work.page("/metrics"),
+            lambda: all(name in at_work.page("/metrics") for name in said),
             f"what the series says as a whole; log ends {daemon.log[-400:]}",
         )
         yield at_work

@@ -56,15 +56,23 @@ function nothing(svg, label, text) {
   add(svg, "text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, text);
 }
 
-/** "M x y L x y ..." over runs of known values. */
-function path(xs, ys, X, Y) {
-  let d = "", pen = "M";
+/** Places of neighbouring known values, run by run. */
+function runs(ys) {
+  const found = [];
   ys.forEach((y, i) => {
-    if (y === null || y === undefined) { pen = "M"; return; }
-    d += `${pen}${X(xs[i]).toFixed(1)} ${Y(y).toFixed(1)}`;
-    pen = "L";
+    if (y === null || y === undefined) return;
+    if (found.at(-1)?.at(-1) === i - 1) found.at(-1).push(i);
+    else found.push([i]);
   });
-  return d;
+  return found;
+}
+
+/** A path over runs of known values; one alone is a dot. */
+function path(xs, ys, X, Y) {
+  return runs(ys).map((run) => {
+    const at = run.map((i) => `${X(xs[i]).toFixed(1)} ${Y(ys[i]).toFixed(1)}`);
+    return `M${at.join("L")}${run.length === 1 ? "h0.1" : ""}`;
+  }).join("");
 }
 
 /**
@@ -81,10 +89,11 @@ export function lineChart(svg, lines, options) {
   for (const line of lines) {
     const group = add(svg, "g", { class: line.kind });
     if (line.lows) {
-      const there = line.xs.map((_, i) => i).filter((i) => line.lows[i] !== null);
-      const up = there.map((i) => `${X(line.xs[i]).toFixed(1)} ${Y(line.highs[i]).toFixed(1)}`);
-      const down = there.reverse().map((i) => `${X(line.xs[i]).toFixed(1)} ${Y(line.lows[i]).toFixed(1)}`);
-      if (up.length) add(group, "path", { class: "band", d: `M${[...up, ...down].join("L")}Z` });
+      for (const run of runs(line.lows)) {
+        const at = (ys) => run.map((i) => `${X(line.xs[i]).toFixed(1)} ${Y(ys[i]).toFixed(1)}`);
+        const around = [...at(line.highs), ...at(line.lows).reverse()];
+        add(group, "path", { class: "band", d: `M${around.join("L")}Z` });
+      }
     }
     const shape = line.dashed ? "line dashed" : "line";
     add(group, "path", { class: shape, d: path(line.xs, line.ys, X, Y) });

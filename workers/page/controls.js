@@ -6,7 +6,7 @@ const $ = (id) => document.getElementById(id);
 
 /** A change in words. */
 function words(change) {
-  const where = change.series === null ? "the next series then" : `series ${change.series}`;
+  const where = change.series === null ? "the series that came next" : `series ${change.series}`;
   const held = [["threshold", change.threshold], ["misses kept", change.miss_sample_fraction]]
     .map(([name, value]) => `${name} ${value === null ? "as configured" : short(value)}`);
   return `from frame ${change.frame} of ${where} on: ${held.join(", ")}`;

@@ -160,7 +160,7 @@ function showPosterior(state) {
   });
   numberLine($("energy-chart"), said(p?.photon_energy_eV, p?.photon_energy_sigma_eV, series?.header_photon_energy_eV, "eV", 0, 60), "Photon energy");
   numberLine($("clen-chart"), said(p?.clen_m, p?.clen_sigma_m, series?.header_clen_m, "m", 4, 0.003), "Camera length");
-  let text = "no series yet";
+  let text = series ? `no estimate of series ${series.series} yet` : "no series yet";
   if (p) {
     text = `${count(p.n_frames)} frames of series ${series.series}. `;
     text += differs ? "The header says otherwise." : p.header_mismatch === null ? "Not enough yet to compare with the header." : "The header agrees.";
@@ -204,8 +204,9 @@ const pictures = [new FramePicture($("hit"), "hit"), new FramePicture($("miss"),
 
 function show(state) {
   const open = state.series_open.at(-1);
-  const header = open && [withSigma(open.header_photon_energy_eV, null, 0), withSigma(open.header_clen_m, null, 3)];
-  say("series", open ? `series ${open.series} · header ${header[0]} eV, ${header[1]} m` : "no series open");
+  const isStated = open?.header_photon_energy_eV && open.header_clen_m;
+  const header = isStated ? ` · header ${open.header_photon_energy_eV.toFixed(0)} eV, ${open.header_clen_m.toFixed(3)} m` : "";
+  say("series", open ? `series ${open.series}${header}` : "no series open");
   const isReady = state.children.every((c) => c.ready || c.done);
   say("link", isReady ? `live, ${clock(state.history.t_s.at(-1))}` : "starting");
   $("link").className = "link live";
