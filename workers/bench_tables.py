@@ -9,7 +9,7 @@ from rich.table import Table
 
 from hitfinder.workers.bench_end_to_end import EndToEnd
 from hitfinder.workers.bench_profile import ProfileLine
-from hitfinder.workers.bench_soak import Soak
+from hitfinder.workers.bench_soak import WARM_UP_SERIES, Soak
 from hitfinder.workers.bench_stages import Stage
 from hitfinder.workers.bench_sweep import JOBS, Point, told_by
 from hitfinder.workers.held import Held
@@ -113,7 +113,11 @@ def soak_line(soak: Soak) -> str:
     grown = soak.grown_bytes_per_frame
     return (
         f"{soak.n_frames} frames in {soak.n_series} series, {soak.seconds:.0f} s: {counts}; "
-        + ("too few to say what grows" if grown is None else f"{grown:+.2f} bytes a frame")
+        + (
+            "too few to say what grows"
+            if grown is None
+            else f"{grown:+.2f} bytes a frame from series {WARM_UP_SERIES} on"
+        )
     )
 
 

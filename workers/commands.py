@@ -166,7 +166,8 @@ def bench(
     a hit (10 to 1000), dtype, decoders, batch (on a GPU) or slots of the ring, all else as given.
 
     `--soak-frames` sends small frames (256 x 256) in a hundred series and reads what each process
-    holds: memory, files, threads. Ctrl-C ends it with what was read so far.
+    holds: memory, files, threads. Ctrl-C ends it with what was read so far. Fewer than some
+    100 000 frames show caches filling, not growth.
 
     Example: `hitfinder-stream bench --seconds 20 --photons-per-pixel 2 --json bench.json`
 
