@@ -150,11 +150,6 @@ class Ledger:
 
         return cls(create_growing(path, build), path)
 
-    @property
-    def attributes(self) -> h5py.AttributeManager:
-        """What was said at `create`."""
-        return self._file["ledger"].attrs
-
     @classmethod
     def reopen(cls, path: Path) -> Ledger:
         """Carry on with a ledger whose writer is dead and whose flag is cleared."""

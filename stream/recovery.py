@@ -26,6 +26,8 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # signature, version, sizes of offsets and lengths, flags; base, extension, end of file, root
 _SUPERBLOCK = struct.Struct("<8sBBBBQQQQ")
 _END_OF_FILE = 28  # byte at which the end-of-file address stands
+# Open for writing, and in SWMR mode as well; other bits mean that the superblock is damaged.
+_FLAGS = (1, 5)
 _MASK = 0xFFFFFFFF
 
 
@@ -129,7 +131,7 @@ def _state_of(path: Path) -> tuple[bool, bool]:
     if len(head) < _SUPERBLOCK.size or head[:8] != _SIGNATURE or head[8] < 3:
         return False, False
     end: int = struct.unpack_from("<Q", head, _END_OF_FILE)[0]
-    return head[11] != 0, end > n_bytes
+    return head[11] in _FLAGS, end > n_bytes
 
 
 def clear_flags(path: Path) -> bool:

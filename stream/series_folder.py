@@ -18,6 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -156,9 +157,8 @@ class SeriesFolder:
                 recovered = recover_files(folder)
                 if not (folder / "ledger.h5").exists():
                     raise StoreError(f"{folder.name}: no ledger.h5, so no frame was ever written")
-                ledger = Ledger.reopen(folder / "ledger.h5")
-                said = dict(ledger.attributes)
-                ledger.close()
+                with h5py.File(folder / "ledger.h5", "r") as file:
+                    said = dict(file["ledger"].attrs)
         finally:
             lock.release()
         series = cls(
