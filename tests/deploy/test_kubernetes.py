@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from starlette.routing import Route
 
 from hitfinder.workers.config import read_config
 from hitfinder.workers.host import CHILDREN_BYTES
-from hitfinder.workers.http import application
 from hitfinder.workers.supervisor import READY_TIMEOUT_S
 
 
@@ -50,12 +48,12 @@ def test_there_is_never_a_second_daemon_at_the_detector(objects):
     assert objects["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
 
 
-def test_probes_ask_for_pages_that_there_are(pod):
+@pytest.mark.system
+def test_probes_ask_for_pages_that_there_are(pod, beamline):
     (container,) = pod["containers"]
-    pages = {r.path for r in application(dict).routes if isinstance(r, Route)}
     ports = {p["name"] for p in container["ports"]}
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[name]["httpGet"]["path"] in pages
+        assert beamline.page(container[name]["httpGet"]["path"])  # an error if it says no
         assert container[name]["httpGet"]["port"] in ports
     startup = container["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] > READY_TIMEOUT_S
