@@ -204,7 +204,9 @@ class Worker:
             known = self._knowledge.of_series(key, geometry.valid)
             context = self.pipeline.begin(geometry.geometry, geometry.valid, known)
             self._keep(key, geometry, context)
-            in_use = [n for n in self._terms if self.series.entry_of(n[0]) is not None]
+            # Those of a series that is over would keep some 17 MB each of a 4M detector's tables.
+            still = {int(self.ring.series["key"][e]) for e in self.series.open_entries()}
+            in_use = [n for n in self._terms if n[0] in still]
             kept = {n: self._terms[n] for n in in_use[-MAX_TERMS:]}
             self._terms = {**kept, name: Terms(version, geometry, context)}
         return self._terms[name]
