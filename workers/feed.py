@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -205,11 +205,11 @@ class _Images:
 
     def _write_geom(self, layout: HitFileLayout, record: Record) -> None:
         # A value of the message where there is one: it may be another in the next series.
-        places = Places(
-            WIRE.images,
-            WIRE.peaks,
-            None if record.header_photon_energy_eV is None else "photon_energy_eV eV",
-            None if record.header_clen_m is None else "clen_m m",
-            is_streamed=True,
+        places = replace(
+            WIRE,
+            photon_energy=None
+            if record.header_photon_energy_eV is None
+            else "photon_energy_eV eV",
+            clen=None if record.header_clen_m is None else "clen_m m",
         )
         write_geom(self._run / GEOM_NAME, layout.geometry, layout.shape, "int32", None, places)

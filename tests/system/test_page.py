@@ -54,6 +54,7 @@ def test_it_shows_what_status_says(at_work: tuple[Daemon, Detector], browser: Br
     assert text(browser, "rate-series").startswith(f"{share:.1f} %")
     assert "series 1" in text(browser, "series")
     assert text(browser, "children") == "receiversinkworker"
+    assert text(browser, "learned") == str(at_work[0].status["n_hot_pixels"])
     assert text(browser, "link").startswith("live")
 
 

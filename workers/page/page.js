@@ -101,6 +101,7 @@ function showFlow(state) {
   const row = element("tr");
   row.append(...cells);
   $("counts").replaceChildren(row);
+  say("learned", count(state.n_hot_pixels));
   $("children").replaceChildren(...state.children.map((c) => {
     const isUp = c.ready || c.done;
     const starts = c.starts > 1 ? `, ${c.starts} starts` : "";
