@@ -20,6 +20,7 @@ class Judgement:
         threshold: of p_hit.
         p_any: probability that there is at least one spot.
         p_spots3: probability that there are at least three spots wider than a bright pixel.
+        p_candidate: p_hit as the pipeline's candidate says, None if there is none.
         peaks: spots, strongest evidence first; empty on misses.
         photon_energy_eV: and the next six: None on misses.
         photon_energy_sigma_eV: standard deviation, honest where the frame cannot tell: 68 % of the
@@ -42,6 +43,7 @@ class Judgement:
     threshold: float
     p_any: float
     p_spots3: float
+    p_candidate: float | None
     peaks: Spots
     photon_energy_eV: float | None
     photon_energy_sigma_eV: float | None

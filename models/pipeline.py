@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from hitfinder.models import heads, learned, weights
-from hitfinder.models.calibration import GateMode, sigmoid
+from hitfinder.models.calibration import GateMode
 from hitfinder.models.errors import ModelError
 from hitfinder.models.evidence import (
     Evidence,
@@ -24,9 +24,9 @@ from hitfinder.models.evidence import (
     gather_on_device,
     outside_boxes,
 )
+from hitfinder.models.frame_gate import FrameGate
 from hitfinder.models.frontend import CellTables, Pooled, pool_frame
 from hitfinder.models.geometry import Geometry
-from hitfinder.models.host_gate import HostGate
 from hitfinder.models.judgement import Judgement
 from hitfinder.models.places import Float, Places, look_closer
 from hitfinder.models.series_context import Image, SeriesContext
@@ -54,6 +54,11 @@ class Pipeline:
         max_false_positive_rate: share of blanks like the calibration's that may pass.
         threshold: of p_hit; None takes it from the false-positive rate.
 
+    Attributes:
+        gate: the model in force; another may be put in its place between frames.
+        threshold: likewise.
+        candidate: a gate that judges the same places beside it, for comparison; None if none.
+
     Raises:
         ModelError: unusable weights, a rate that the calibration cannot tell, or no such device.
     """
@@ -72,11 +77,11 @@ class Pipeline:
             raise ModelError(f"mode {mode!r}; expected one of {', '.join(GateMode)}")
         self.weights = _resolve(weights)
         self.device, self.mode = device, GateMode(mode)
-        self.model_id = self.weights.model_id
         if threshold is None:
             threshold = self.weights.calibration.threshold(self.mode, max_false_positive_rate)
         self.threshold = float(threshold)
-        self._gate = HostGate(self.weights.net)
+        self.gate = FrameGate(self.weights, self.mode)
+        self.candidate: FrameGate | None = None
         # Frames are judged where they are, or uploaded.
         self._uploader = Uploader(device) if device.startswith("cuda") else None
 
@@ -201,10 +206,8 @@ class Pipeline:
             context.geometry.beam_center_px,
             context.series.knows_hot_pixels,
         )
-        logits = self._gate.judge(seen.features)
-        p_any, p_spots3 = (float(p) for p in sigmoid(self.weights.calibration.scores(logits)))
-        p_hit = p_any if self.mode is GateMode.ANY else p_spots3
-        is_hit = p_hit > self.threshold
+        p = self.gate.judge(seen.features)
+        is_hit = p.hit > self.threshold
         peaks, estimate = no_spots(), None
         counts, exposure = found.counts_N, found.exposure_N
         if is_hit:
@@ -215,10 +218,13 @@ class Pipeline:
             estimate = heads.estimate(counts, exposure, context.heads)
         return Judgement(
             is_hit=is_hit,
-            p_hit=p_hit,
+            p_hit=p.hit,
             threshold=self.threshold,
-            p_any=p_any,
-            p_spots3=p_spots3,
+            p_any=p.any,
+            p_spots3=p.spots3,
+            p_candidate=None
+            if self.candidate is None
+            else self.candidate.judge(seen.features).hit,
             peaks=peaks,
             photon_energy_eV=None if estimate is None else estimate.photon_energy_eV,
             photon_energy_sigma_eV=None if estimate is None else estimate.photon_energy_sigma_eV,
@@ -253,8 +259,7 @@ class Pipeline:
             # The gate's looks are these where it trusted bright pixels too.
             looks=seen.looks if context.series.knows_hot_pixels else None,
         )
-        spot_logits = self._gate.spot_logits(found.features)
-        p = self.weights.calibration.spot_probability(spot_logits)
+        p = self.gate.spots(found.features)
         best = np.argsort(-p, kind="stable")
         best = best[: max(int((p >= MIN_SPOT_PROBABILITY).sum()), 1)]
         columns = (found.ss, found.fs, found.sigma_px, found.background_per_px, p)

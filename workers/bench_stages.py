@@ -239,7 +239,7 @@ class Bench:
         )
         columns = (spots.fs, spots.ss, spots.intensity, spots.snr, spots.p)
         record.n_peaks, record.peaks = len(spots), Peaks(*(c.tobytes() for c in columns))
-        record.model = self._pipeline.model_id
+        record.model = self._pipeline.gate.model_id
         return record
 
     def _sink(

@@ -106,7 +106,7 @@ def _weights(config: Config) -> Iterator[Answer]:
     name = gate.model or "shipped"
     yield Answer(
         True,
-        f"weights: {name}, {pipeline.model_id} as its card says; "
+        f"weights: {name}, {pipeline.gate.model_id} as its card says; "
         f"threshold {pipeline.threshold:.4g} ({gate.mode})",
     )
 

@@ -106,8 +106,8 @@ class _Series:
 
     def _differs(self, image: NDArray[np.unsignedinteger], stamped: dict[str, Any]) -> str:
         model = stamped["model"].decode()
-        if model != self._pipeline.model_id:
-            return f"judged by model {model[:12]}, here is {self._pipeline.model_id[:12]}"
+        if model != self._pipeline.gate.model_id:
+            return f"judged by model {model[:12]}, here is {self._pipeline.gate.model_id[:12]}"
         worker, n_learned = int(stamped["learned_by"]), int(stamped["n_learned"])
         (now,) = self._pipeline.judge([image], self._context_of(image, worker, n_learned))
         return _difference(now, stamped)

@@ -52,7 +52,7 @@ def run(tmp_path: Path) -> Path:
             p_any=judged.p_any,
             p_spots3=judged.p_spots3,
             n_peaks=len(judged.peaks),
-            model=pipeline.model_id,
+            model=pipeline.gate.model_id,
             learned_by=0,
             n_learned=judged.n_learned,
         )
