@@ -59,6 +59,11 @@ def hot_before(known: Entries) -> Entries:
     return lasting
 
 
+def for_more_pixels(known: Entries) -> Entries:
+    """Return what stays known where a mask gives pixels back, whose hot ones are to be found."""
+    return np.asarray(known[known["kind"] != Kind.SETTLED.encode()])
+
+
 def pixels_of(known: Entries, shape: tuple[int, int]) -> NDArray[np.int64]:
     """Return the flat indices that entries take away, rising, each once.
 

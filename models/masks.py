@@ -6,6 +6,7 @@ header's pixel mask, the value gaps hold in images, the operator's mask file, Cr
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import h5py
@@ -32,7 +33,7 @@ def valid_from_gap_value(image: NDArray[np.unsignedinteger]) -> NDArray[np.bool_
     return np.asarray(image != np.iinfo(image.dtype).max)
 
 
-def read_mask_file(path: Path | str, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def read_mask_file(path: Path | str, shape: tuple[int, int] | None = None) -> NDArray[np.bool_]:
     """Read an operator's mask.
 
     Args:
@@ -40,7 +41,7 @@ def read_mask_file(path: Path | str, shape: tuple[int, int]) -> NDArray[np.bool_
             (`mask.h5:/my/mask`). Boolean masks are True = good; integer masks 0 = good as in a
             pixel mask of a detector, unless they hold only 0 and 1 with more ones than zeros, as
             CrystFEL writes them (1 = good).
-        shape: (ss, fs) expected.
+        shape: (ss, fs) expected; None for any.
 
     Returns:
         bool (ss, fs), True = good.
@@ -53,8 +54,9 @@ def read_mask_file(path: Path | str, shape: tuple[int, int]) -> NDArray[np.bool_
     if not file.is_file():
         raise GeometryError(f"mask file {file}: no such file; check geometry.mask_file")
     mask = _read_npy(file) if file.suffix == ".npy" else _read_hdf5(file, dataset)
-    if mask.shape != shape:
-        raise GeometryError(f"mask {path}: shape {mask.shape}; expected (ss, fs) = {shape}")
+    if mask.ndim != 2 or not mask.size or shape not in (None, mask.shape):
+        expected = "two axes" if shape is None else f"(ss, fs) = {shape}"
+        raise GeometryError(f"mask {path}: shape {mask.shape}; expected {expected}")
     if mask.dtype == np.bool_:
         return np.asarray(mask)
     if mask.dtype.kind not in "iu":
@@ -62,6 +64,11 @@ def read_mask_file(path: Path | str, shape: tuple[int, int]) -> NDArray[np.bool_
     if int(mask.min()) >= 0 and int(mask.max()) == 1 and mask.mean() > 0.5:
         return np.asarray(mask == 1)
     return np.asarray(mask == 0)
+
+
+def mask_sha256(mask: NDArray[np.bool_]) -> str:
+    """Return what a mask is known by: the sha256 of its bytes, rows first, 1 = good."""
+    return hashlib.sha256(np.ascontiguousarray(mask).tobytes()).hexdigest()
 
 
 def _read_npy(file: Path) -> NDArray[np.generic]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from hitfinder.stream import _kernels
 from hitfinder.stream.ring import MAX_CHANGES, Ring
@@ -27,6 +28,9 @@ class Change(NamedTuple):
         series: its number; None if it is still to come.
         threshold: of p_hit; None as configured.
         miss_sample_fraction: part of the misses whose images are kept; None as configured.
+        model: sha256 of the weights; None as configured.
+        mask: sha256 of the operator's mask; None as configured.
+        n_masks: times that the mask was changed.
     """
 
     key: int
@@ -34,6 +38,45 @@ class Change(NamedTuple):
     series: int | None
     threshold: float | None
     miss_sample_fraction: float | None
+    model: str | None
+    mask: str | None
+    n_masks: int
+
+    def values(self) -> dict[str, Any]:
+        """Return what holds, and the frame that it begins with, as files tell it."""
+        digests = {n: d and d[:DIGITS] for n, d in (("model", self.model), ("mask", self.mask))}
+        return {
+            "frame": self.frame,
+            "threshold": self.threshold,
+            "miss_sample_fraction": self.miss_sample_fraction,
+            **digests,
+        }
+
+
+# Of a sha256, as records name a model or mask.
+DIGITS = 12
+AS_CONFIGURED = Change(0, 0, None, None, None, None, None, 0)
+
+
+class Replacement(NamedTuple):
+    """Another model or mask, by its sha256; None is the configured one."""
+
+    sha256: str | None
+
+
+def model_path(runtime: Path, sha256: str) -> Path:
+    """Return where the daemon keeps weights that an operator has put in force."""
+    return runtime / f"model_{sha256}.safetensors"
+
+
+def mask_path(runtime: Path, sha256: str) -> Path:
+    """Return where the daemon keeps a mask that an operator has put in force."""
+    return runtime / f"mask_{sha256}.npy"
+
+
+def named_mask(runtime: Path, name: str) -> Path | None:
+    """Return the file of a mask as a record names it; None of one that nobody put in force."""
+    return next(iter(runtime.glob(mask_path(runtime, f"{name}*").name)), None)
 
 
 class Controls:
@@ -45,7 +88,12 @@ class Controls:
         self._putting = threading.Lock()
 
     def put(
-        self, *, threshold: float | None = None, miss_sample_fraction: float | None = None
+        self,
+        *,
+        threshold: float | None = None,
+        miss_sample_fraction: float | None = None,
+        model: Replacement | None = None,
+        mask: Replacement | None = None,
     ) -> Change:
         """Change what is given, from the next frame on that is surely not here yet.
 
@@ -56,25 +104,28 @@ class Controls:
             n = int(self._ring.changes_made[0])
             if n >= MAX_CHANGES:
                 raise ValueError(f"{n} changes were made; restart with a configuration")
-            before = self.all()[-1] if self.all() else Change(0, 0, None, None, None)
+            before = self.latest()
             begin = self._begin()
             if begin[:2] < before[:2]:  # a change that was put off is not overtaken
                 begin = before[:3]
-            if threshold is None:
-                threshold = before.threshold
-            if miss_sample_fraction is None:
-                miss_sample_fraction = before.miss_sample_fraction
-            change = Change(*begin, threshold, miss_sample_fraction)
-            row = self._ring.changes[n]
-            row["key"], row["frame"] = change.key, change.frame
-            row["series"] = -1 if change.series is None else change.series
-            row["threshold"] = math.nan if threshold is None else threshold
-            row["miss_sample_fraction"] = (
-                math.nan if miss_sample_fraction is None else miss_sample_fraction
+            change = Change(
+                *begin,
+                before.threshold if threshold is None else threshold,
+                before.miss_sample_fraction
+                if miss_sample_fraction is None
+                else miss_sample_fraction,
+                before.model if model is None else model.sha256,
+                before.mask if mask is None else mask.sha256,
+                before.n_masks + (mask is not None),
             )
+            self._ring.changes[n] = _row(change)
             at = self._ring.layout.offsets["changes_made"]
             _kernels.store_u32(self._ring.memory, at, n + 1)
             return change
+
+    def latest(self) -> Change:
+        """Return the latest change, which holds all that differs from the configuration."""
+        return self.all()[-1] if self.all() else AS_CONFIGURED
 
     def all(self) -> list[Change]:
         """Return the changes in the order in which they were made."""
@@ -84,12 +135,12 @@ class Controls:
             self._n_read = n
         return self._changes
 
-    def at(self, key: int, frame: int) -> Change | None:
-        """Return what holds for a frame, None if all is as configured."""
+    def at(self, key: int, frame: int) -> Change:
+        """Return what holds for a frame: the latest change that has begun."""
         for change in reversed(self.all()):
             if change[:2] <= (key, frame):
                 return change
-        return None
+        return AS_CONFIGURED
 
     def _begin(self) -> tuple[int, int, int | None]:
         """Return key, frame and number of the series from where a change made now can hold."""
@@ -102,7 +153,28 @@ class Controls:
         return int(newest["key"]), frame, int(newest["series"])
 
 
-def _read(row: tuple[int, int, int, float, float]) -> Change:
-    key, series, frame, *values = row
-    threshold, fraction = (None if math.isnan(v) else v for v in values)
-    return Change(key, frame, None if series < 0 else series, threshold, fraction)
+def _row(change: Change) -> tuple[int | float | bytes, ...]:
+    """Return a change as `CHANGE` has it."""
+    numbers = change.threshold, change.miss_sample_fraction
+    return (
+        change.key,
+        -1 if change.series is None else change.series,
+        change.frame,
+        *(math.nan if number is None else number for number in numbers),
+        *((digest or "").encode() for digest in (change.model, change.mask)),
+        change.n_masks,
+    )
+
+
+def _read(row: tuple[int, int, int, float, float, bytes, bytes, int]) -> Change:
+    key, series, frame, threshold, fraction, model, mask, n_masks = row
+    return Change(
+        key,
+        frame,
+        None if series < 0 else series,
+        None if math.isnan(threshold) else threshold,
+        None if math.isnan(fraction) else fraction,
+        model.decode() or None,
+        mask.decode() or None,
+        n_masks,
+    )

@@ -61,6 +61,7 @@ ROW = np.dtype(
         ("tells_parameters", "<i1"),
         ("d_min_A", "<f8"),
         ("model", _text(64)),
+        ("mask", _text(12)),
         ("n_photons", "<i8"),
         ("background_photons_per_px", "<f8"),
         ("learned_by", "<i4"),

@@ -75,10 +75,13 @@ class Record(msgspec.Struct, kw_only=True):
     d_min_A: float | None = None
     """Resolution: 95 % of the peaks lie at larger d."""
     model: str | None = None
+    mask: str | None = None
+    """First 12 hex digits of the sha256 of the operator's mask (bytes, 1 = good); None without."""
     n_photons: int | None = None
     background_photons_per_px: float | None = None
     learned_by: int | None = None
-    """Number of the worker whose list of learned pixels the frame was judged with."""
+    """Number of the list of learned pixels that the frame was judged with: its worker's, and 16
+    more for each time that the mask was changed."""
     n_learned: int | None = None
     """Length of that list then; `/learned` of the ledger holds it."""
     flux_scale: float | None = None

@@ -73,7 +73,8 @@ _VERDICT += [(n, "f8") for n in ("photon_energy_eV", "photon_energy_sigma_eV")]
 _VERDICT += [(n, "f8") for n in ("clen_m", "clen_sigma_m")]
 _VERDICT += [(n, "f8") for n in ("header_photon_energy_eV", "header_clen_m")]
 _VERDICT += [(n, "f8") for n in ("d_min_A", "background_photons_per_px", "flux_scale")]
-_VERDICT += [("n_photons", "i8"), ("n_learned", "i8"), ("learned_by", "i4"), ("model", "S64")]
+_VERDICT += [("n_photons", "i8"), ("n_learned", "i8"), ("learned_by", "i4")]
+_VERDICT += [("model", "S64"), ("mask", "S64")]
 _PLACE = [("reason", "S160"), ("row", "i8"), ("file", "S64")]
 SLOT = np.dtype(
     [("seq", "u8"), ("freed_ns", "u8")]
@@ -143,7 +144,15 @@ COUNTERS = {
 MAX_CHANGES = 256
 CHANGE = np.dtype(
     [("key", "u4"), ("series", "i8"), ("frame", "u8")]
-    + [("threshold", "f8"), ("miss_sample_fraction", "f8")],
+    + [("threshold", "f8"), ("miss_sample_fraction", "f8")]
+    + [("model", "S64"), ("mask", "S64"), ("n_masks", "u4")],
+    align=True,
+)
+# What may take the place of model and mask, and what each worker says of it; see candidate.py.
+CANDIDATE = np.dtype(
+    [("number", "u4"), ("model", "S64"), ("mask", "S64"), ("n_masks", "u4"), ("threshold", "f8")]
+    + [("answered", "u4", MAX_ROLES), ("refusal", "S240", MAX_ROLES)]
+    + [("judged", "u8", (MAX_ROLES, 2, 2))],
     align=True,
 )
 # Two copies each, the active one whole; see evidence.py.
@@ -190,6 +199,7 @@ class Layout:
             "posteriors": POSTERIOR.itemsize * MAX_SERIES,
             "changes": CHANGE.itemsize * MAX_CHANGES,
             "changes_made": 4,
+            "candidate": CANDIDATE.itemsize,
             # Sparse: only pages of frame numbers that were seen become memory.
             "seen": MAX_FRAMES * MAX_SERIES,
             "payload": _pages(self.slot_bytes) * self.n_slots,
@@ -226,6 +236,7 @@ class Ring:
         self.posteriors = np.frombuffer(self.memory, POSTERIOR, MAX_SERIES, at["posteriors"])
         self.changes = np.frombuffer(self.memory, CHANGE, MAX_CHANGES, at["changes"])
         self.changes_made = np.frombuffer(self.memory, np.uint32, 1, at["changes_made"])
+        self.candidate = np.frombuffer(self.memory, CANDIDATE, 1, at["candidate"])
         seen = np.frombuffer(self.memory, np.uint8, MAX_SERIES * MAX_FRAMES, at["seen"])
         self.seen = seen.reshape(MAX_SERIES, MAX_FRAMES)
         stride = _pages(layout.slot_bytes)
@@ -398,6 +409,7 @@ class Ring:
             mismatch=_flag(h["mismatch"]),
             tells_parameters=_flag(h["tells_parameters"]),
             model=_text(h["model"]) or None,
+            mask=_text(h["mask"]) or None,
             n_photons=_natural(h["n_photons"]),
             learned_by=_natural(h["learned_by"]),
             n_learned=_natural(h["n_learned"]),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hitfinder.stream.controls import Controls
+from hitfinder.stream.controls import AS_CONFIGURED, Controls, mask_path
 from hitfinder.stream.evidence import Evidence
 from hitfinder.stream.hitfile import JudgedFrame
 from hitfinder.stream.intake import header_path
@@ -58,7 +58,8 @@ class SinkSettings:
     frames_per_file: int
     miss_sample_fraction: float
     provenance: Mapping[str, str]
-    in_force: Callable[[SeriesStart], InForce]
+    in_force: Callable[[SeriesStart, Path | None], InForce]
+    """Of a header and the mask file that the operator has put in force, if any."""
 
 
 class Sink:
@@ -135,16 +136,14 @@ class Sink:
     def _changes(self, key: int) -> list[dict[str, Any]] | None:
         """Return what the operator changed for frames of a series, None if nothing."""
         before = self.controls.at(key, 0)
-        mine = [before._replace(frame=0)] if before is not None else []
+        mine = [] if before is AS_CONFIGURED else [before._replace(frame=0)]
         mine += [c for c in self.controls.all() if c.key == key and c.frame > 0]
-        names = ("frame", "threshold", "miss_sample_fraction")
-        return [{n: getattr(change, n) for n in names} for change in mine] or None
+        return [change.values() for change in mine] or None
 
     def _judged(self, key: int, slot: int) -> JudgedFrame:
         """Return what stands in a slot, with the share of misses to keep that holds for it."""
         record = self.ring.record(slot)
-        change = self.controls.at(key, record.frame)
-        fraction = None if change is None else change.miss_sample_fraction
+        fraction = self.controls.at(key, record.frame).miss_sample_fraction
         return JudgedFrame(record, self.ring.blobs(slot), fraction)
 
     def _folder(self, key: int) -> SeriesFolder:
@@ -158,7 +157,9 @@ class Sink:
         named = self.ring.series["folder"][entry].decode()
         path = settings.out / named if named else new_folder(settings.out, start)
         self.ring.series["folder"][entry] = path.name.encode()
-        in_force = settings.in_force(start)
+        mask = self.controls.at(key, 0).mask
+        mask_file = None if mask is None else mask_path(self.runtime, mask)
+        in_force = settings.in_force(start, mask_file)
         folder = SeriesFolder(
             settings.out,
             start,

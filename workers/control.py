@@ -15,12 +15,14 @@ from typing import Any
 
 import msgspec
 
-from hitfinder import HitfinderError
 from hitfinder.models.calibration import GateMode, load_calibration
 from hitfinder.models.errors import ModelError
-from hitfinder.stream.controls import Change, Controls
+from hitfinder.models.weights_file import shipped_path
+from hitfinder.stream.controls import Change, Controls, Replacement
 from hitfinder.stream.ring import Ring
+from hitfinder.workers.candidates import Candidates
 from hitfinder.workers.config import Config, ConfigError
+from hitfinder.workers.refusal import RefusedError
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +32,8 @@ MIN_TOKEN = 16
 WRONG_TOKEN_S = 1.0
 # Changes told in `status`.
 SHOWN = 8
-
-
-class RefusedError(HitfinderError):
-    """A change that is not made.
-
-    Attributes:
-        status: as HTTP names it.
-    """
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
+# The longest that two models are compared: who asks waits for the answer.
+MOST_SHADOW_FRAMES, MOST_SHADOW_S = 1_000_000, 3600.0
 
 
 class Wish(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,6 +42,26 @@ class Wish(msgspec.Struct, forbid_unknown_fields=True):
     threshold: float | None = None
     max_false_positive_rate: float | None = None
     miss_sample_fraction: float | None = None
+    model: str | None = None
+    """Weights, a file on the daemon's machine with its card beside it, or `configured`."""
+    mask: str | None = None
+    """The operator's mask, such a file, or `configured`."""
+    shadow_frames: int = 200
+    """Frames that both models judge before the new one holds; 0 takes it unseen."""
+    shadow_s: float = 60.0
+    """Less will do after this time, but not none."""
+    compare_only: bool = False
+    """The new one does not come to hold."""
+
+    def shares(self) -> dict[str, float | None]:
+        """Return what is a share or a probability."""
+        names = ("threshold", "max_false_positive_rate", "miss_sample_fraction")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def replaces(self) -> bool:
+        """Say whether model or mask are to be replaced."""
+        return self.model is not None or self.mask is not None
 
 
 class Control:
@@ -57,16 +69,26 @@ class Control:
 
     Args:
         config: for the token, and for what a false-positive rate means.
+        runtime: folder that the daemon's processes share.
+        n_workers: of the daemon.
+
+    Attributes:
+        candidates: brings another model or mask into force.
 
     Raises:
         ConfigError: there is a token file, and it cannot be read or holds no token.
     """
 
-    def __init__(self, ring: Ring, config: Config) -> None:
+    def __init__(self, ring: Ring, config: Config, runtime: Path, n_workers: int) -> None:
         self._controls, self._gate = Controls(ring), config.gate
+        configured = Path(config.gate.model) if config.gate.model else shipped_path()
+        self.candidates = Candidates(ring, runtime, n_workers, configured)
         self._token = read_token(config.http.token_file)
-        self._checking = threading.Lock()
+        self._checking, self._changing = threading.Lock(), threading.Lock()
         self._deaf_until_s = 0.0
+        # What the threshold follows from: it is kept when the model changes.
+        is_given = config.gate.threshold is not None
+        self._rate = None if is_given else config.gate.max_false_positive_rate
 
     @property
     def is_open(self) -> bool:
@@ -92,52 +114,122 @@ class Control:
                 raise RefusedError(401, "wrong token; it is the first line of http.token_file")
 
     def change(self, body: bytes) -> dict[str, Any]:
-        """Make the change that a JSON body asks for.
+        """Make the change that a JSON body asks for; a model or mask takes its time.
 
         Returns:
-            What holds now, and from which frame of which series on.
+            What holds now, and from which frame of which series on; `compared` is what
+            `Candidates` says of another model or mask, and all there is where it was to be
+            compared only.
 
         Raises:
             RefusedError: the body is no such wish, or asks for what cannot be.
         """
+        wish = _read(body)
+        if not self._changing.acquire(blocking=wish.replaces is False):
+            raise RefusedError(409, "another model or mask is on its way; see `candidate`")
+        model = mask = None
         try:
-            wish = msgspec.json.decode(body, type=Wish)
-        except msgspec.DecodeError as error:
-            raise RefusedError(400, f'{error}; expected e.g. {{"threshold": 0.95}}') from error
-        values = msgspec.structs.asdict(wish)
-        for name, value in values.items():
-            if value is not None and not 0.0 <= value <= 1.0:
-                raise RefusedError(400, f"{name}: got {value}, expected 0 to 1")
-        rate = values.pop("max_false_positive_rate")
-        if rate is not None:
-            if wish.threshold is not None:
-                raise RefusedError(400, "threshold and max_false_positive_rate: give one of them")
-            values["threshold"] = self._threshold(rate)
-        if all(value is None for value in values.values()):
-            raise RefusedError(400, "nothing to change: give " + ", ".join(Wish.__struct_fields__))
-        try:
-            change = self._controls.put(**values)
-        except ValueError as error:
-            raise RefusedError(409, str(error)) from error
-        said = _said(change)
-        log.info("changed by the operator: %s", said)
-        return said
+            model = self.candidates.copy_model(wish.model) if wish.model is not None else None
+            mask = self.candidates.copy_mask(wish.mask) if wish.mask is not None else None
+            return self._change(wish, model, mask)
+        finally:
+            self.candidates.forget(model, mask)
+            self._changing.release()
 
     def latest(self) -> list[dict[str, Any]]:
         """Return the latest changes, oldest first."""
         return [_said(change) for change in self._controls.all()[-SHOWN:]]
 
-    def _threshold(self, max_false_positive_rate: float) -> float:
+    def _change(
+        self, wish: Wish, model: Replacement | None, mask: Replacement | None
+    ) -> dict[str, Any]:
+        threshold, rate = self._threshold(wish, model)
+        compared = None
+        if wish.replaces:
+            compared = self._compare(wish, threshold, model, mask)
+            if wish.compare_only:
+                return {"compared": compared}
         try:
-            calibration = load_calibration(Path(self._gate.model) if self._gate.model else None)
-            return calibration.threshold(GateMode(self._gate.mode), max_false_positive_rate)
+            change = self._controls.put(
+                threshold=threshold,
+                miss_sample_fraction=wish.miss_sample_fraction,
+                model=model,
+                mask=mask,
+            )
+        except ValueError as error:
+            raise RefusedError(409, str(error)) from error
+        self._rate = rate
+        if compared is not None:
+            self.candidates.put_in_force()
+        log.info("changed by the operator: %s", _said(change))
+        return {**_said(change), "compared": compared}
+
+    def _compare(
+        self,
+        wish: Wish,
+        threshold: float | None,
+        model: Replacement | None,
+        mask: Replacement | None,
+    ) -> dict[str, Any]:
+        now = self._controls.latest()
+        would_be = now._replace(
+            threshold=now.threshold if threshold is None else threshold,
+            model=now.model if model is None else model.sha256,
+            mask=now.mask if mask is None else mask.sha256,
+            n_masks=now.n_masks + (mask is not None),
+        )
+        return self.candidates.compare(
+            would_be, wish.shadow_frames, wish.shadow_s, has_model=model is not None
+        )
+
+    def _threshold(
+        self, wish: Wish, model: Replacement | None
+    ) -> tuple[float | None, float | None]:
+        """Return the threshold to put, None if it stays, and the rate that it follows from."""
+        if wish.threshold is not None:
+            return wish.threshold, None
+        asked = wish.max_false_positive_rate
+        rate = self._rate if asked is None else asked
+        if rate is None or (asked is None and model is None):
+            return None, rate
+        sha256 = self._controls.latest().model if model is None else model.sha256
+        try:
+            calibration = load_calibration(self.candidates.weights(sha256))
+            return calibration.threshold(GateMode(self._gate.mode), rate), rate
         except ModelError as error:
             raise RefusedError(400, str(error)) from error
 
 
+def _read(body: bytes) -> Wish:
+    """Return what is wished for.
+
+    Raises:
+        RefusedError: it is not in the form of a wish, or cannot be.
+    """
+    try:
+        wish = msgspec.json.decode(body, type=Wish)
+    except msgspec.DecodeError as error:
+        raise RefusedError(400, f'{error}; expected e.g. {{"threshold": 0.95}}') from error
+    shares = wish.shares()
+    for name, value in shares.items():
+        if value is not None and not 0.0 <= value <= 1.0:
+            raise RefusedError(400, f"{name}: got {value}, expected 0 to 1")
+    if wish.threshold is not None and wish.max_false_positive_rate is not None:
+        raise RefusedError(400, "threshold and max_false_positive_rate: give one of them")
+    if not wish.replaces and all(value is None for value in shares.values()):
+        names = ", ".join([*shares, "model", "mask"])
+        raise RefusedError(400, f"nothing to change: give {names}")
+    for name, most in (("shadow_frames", MOST_SHADOW_FRAMES), ("shadow_s", MOST_SHADOW_S)):
+        if not 0 <= getattr(wish, name) <= most:
+            raise RefusedError(400, f"{name}: got {getattr(wish, name)}, expected 0 to {most:g}")
+    if wish.compare_only and wish.model is None:
+        raise RefusedError(400, "compare_only: give a model")
+    return wish
+
+
 def _said(change: Change) -> dict[str, Any]:
     """Return a change as it is told; a series that was still to come has no number."""
-    return {name: value for name, value in change._asdict().items() if name != "key"}
+    return {"series": change.series, **change.values()}
 
 
 def read_token(path: str | None) -> bytes | None:

@@ -93,5 +93,6 @@ class DaemonState:
                 for c in self._children
             ],
             "changes": self._control.latest(),
+            "candidate": self._control.candidates.latest,
             "errors": self._ring.errors(),
         }

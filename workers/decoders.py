@@ -16,18 +16,26 @@ from hitfinder.stream.bslz4 import Pixels
 from hitfinder.stream.messages import Blob
 from hitfinder.stream.reduction import Mask, mask_of
 from hitfinder.workers.geometry import SeriesGeometry
+from hitfinder.workers.knowledge import Knowledge
 from hitfinder.workers.reduction import FrameReduction, reductions_on
 
 
 class Terms:
-    """What frames of one series, header and shape are judged by.
+    """What frames of one series, header, shape and mask are judged by.
 
     Attributes:
         version: of the series' header.
     """
 
-    def __init__(self, version: int, geometry: SeriesGeometry, context: SeriesContext) -> None:
+    def __init__(
+        self,
+        version: int,
+        geometry: SeriesGeometry,
+        context: SeriesContext,
+        knowledge: Knowledge,
+    ) -> None:
         self.version, self.geometry, self.context = version, geometry, context
+        self.knowledge = knowledge
         self._mask, self._n_learned = mask_of(context.valid), context.series.version
 
     def mask(self) -> tuple[Mask, int]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from hitfinder.models.learned import pixels_of
 from hitfinder.stream import bslz4
 from hitfinder.stream.bslz4 import Pixels
+from hitfinder.stream.controls import named_mask
 from hitfinder.stream.errors import WireError
 from hitfinder.stream.intake import header_path
 from hitfinder.stream.learned import all_learned
@@ -72,6 +73,7 @@ class SampledSeries:
         key: its key in the ring.
         series: its number.
         first: its first frame's image.
+        mask: names the operator's mask, as `Record.mask`.
 
     Raises:
         WireError: the frame does not decode.
@@ -79,11 +81,19 @@ class SampledSeries:
     """
 
     def __init__(
-        self, runtime: Path, operator: OperatorGeometry, key: int, series: int, first: Blob
+        self,
+        runtime: Path,
+        operator: OperatorGeometry,
+        key: int,
+        series: int,
+        first: Blob,
+        mask: str | None,
     ) -> None:
         start = unpack_start(header_path(runtime, key).read_bytes())
-        self.key, self.series, self.shape = key, series, first.shape
-        self.geometry: SeriesGeometry = operator.of_series(start, bslz4.decode(first))
+        self.key, self.series, self.shape, self.mask_name = key, series, first.shape, mask
+        mask_file = None if mask is None else named_mask(runtime, mask)
+        image = bslz4.decode(first)
+        self.geometry: SeriesGeometry = operator.of_series(start, image, mask_file)
         self.pixels = SeriesPixels(self.geometry.valid)
         self.mask = mask_of(self.pixels.valid)
         self.rings = rings_of(self.shape, self.geometry.geometry.beam_center_px)
@@ -174,9 +184,10 @@ class FrameSamples:
 
     def _series_of(self, key: int, record: Record, blob: Blob) -> SampledSeries:
         series = self.series
-        if series is not None and (series.key, series.shape) == (key, blob.shape):
-            return series
-        return SampledSeries(self._runtime, self._operator, key, record.series, blob)
+        if series is not None:
+            if (series.key, series.shape, series.mask_name) == (key, blob.shape, record.mask):
+                return series
+        return SampledSeries(self._runtime, self._operator, key, record.series, blob, record.mask)
 
     def _add(self, series: SampledSeries, record: Record, blob: Blob) -> None:
         series.learn(record)

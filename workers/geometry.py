@@ -11,6 +11,7 @@ import hashlib
 import logging
 from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,14 @@ from numpy.typing import NDArray
 from hitfinder.models.crystfel_geom import CrystfelGeometry, read_geom
 from hitfinder.models.errors import GeometryError
 from hitfinder.models.geometry import EIGER_PIXEL_SIZE_M, Geometry
-from hitfinder.models.masks import read_mask_file, valid_from_gap_value, valid_from_pixel_mask
+from hitfinder.models.masks import (
+    mask_sha256,
+    read_mask_file,
+    valid_from_gap_value,
+    valid_from_pixel_mask,
+)
 from hitfinder.stream.bslz4 import Pixels
+from hitfinder.stream.controls import DIGITS
 from hitfinder.stream.messages import SeriesStart
 from hitfinder.stream.nexus import RunGeometry
 from hitfinder.stream.sink import InForce
@@ -50,11 +57,15 @@ class SeriesGeometry:
         stated: values of header, .geom and config, with their sources; what files carry.
         geometry: the same for `models`, with what nobody stated assumed.
         valid: bool (ss, fs), False where a pixel must not count.
+        of_detector: the same before the operator's mask and .geom took theirs away.
+        mask: names the operator's mask, as `Record.mask`.
     """
 
     stated: RunGeometry
     geometry: Geometry
     valid: NDArray[np.bool_]
+    of_detector: NDArray[np.bool_]
+    mask: str | None
 
 
 class OperatorGeometry:
@@ -90,39 +101,56 @@ class OperatorGeometry:
                     log.warning("%s says %s = %s, which cannot be; left out", source, name, value)
         return RunGeometry(**found, sources=sources)
 
-    def bad_pixels(self, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
-        """Return what .geom and mask file take away, bool (ss, fs); None if they say nothing.
+    def bad_pixels(
+        self, shape: tuple[int, int], mask_file: Path | None = None
+    ) -> tuple[NDArray[np.bool_] | None, str | None]:
+        """Return what .geom and mask file take away, and the mask's name.
 
         A mask that does not fit this series is left out, with a warning: the frames still count.
+
+        Args:
+            mask_file: in the place of the configured one.
+
+        Returns:
+            bool (ss, fs), None if they say nothing; `Record.mask`.
         """
         valid: NDArray[np.bool_] | None = None
+        name = None
+        file = mask_file or self._config.mask_file
         try:
             if self._config.geom_file is not None:
                 valid = read_geom(self._config.geom_file, shape).valid
-            if self._config.mask_file is not None:
-                mask = read_mask_file(self._config.mask_file, shape)
+            if file is not None:
+                mask = read_mask_file(file, shape)
                 valid = mask if valid is None else valid & mask
+                name = mask_sha256(mask)[:DIGITS]
         except GeometryError as error:
             log.warning("%s; this series goes on without it", error)
-        return None if valid is None else ~valid
+        return None if valid is None else ~valid, name
 
-    def of_series(self, start: SeriesStart, image: Pixels) -> SeriesGeometry:
+    def of_series(
+        self, start: SeriesStart, image: Pixels, mask_file: Path | None = None
+    ) -> SeriesGeometry:
         """Return what a worker needs to judge a series, from its header and its first image.
 
         Args:
             image: (ss, fs) counts of the first frame: its shape, and the gaps no mask names.
+            mask_file: in the place of the configured one.
         """
         shape = (image.shape[0], image.shape[1])
-        stated = self.stated(start)
-        valid = valid_pixels(start.pixel_mask, image)
-        bad = self.bad_pixels(shape)
-        return SeriesGeometry(
-            stated, full_geometry(stated, shape), valid if bad is None else valid & ~bad
-        )
+        stated, valid = self.stated(start), valid_pixels(start.pixel_mask, image)
+        unmasked = SeriesGeometry(stated, full_geometry(stated, shape), valid, valid, None)
+        return self.masked(unmasked, mask_file)
 
-    def in_force(self, start: SeriesStart) -> InForce:
+    def masked(self, series: SeriesGeometry, mask_file: Path | None) -> SeriesGeometry:
+        """Return what is in force for a series under a mask, the configured one if None."""
+        bad, name = self.bad_pixels(series.geometry.shape, mask_file)
+        valid = series.of_detector if bad is None else series.of_detector & ~bad
+        return replace(series, valid=valid, mask=name)
+
+    def in_force(self, start: SeriesStart, mask_file: Path | None = None) -> InForce:
         """Return what the sink writes into a series' files."""
-        bad = None if start.shape is None else self.bad_pixels(start.shape)
+        bad = None if start.shape is None else self.bad_pixels(start.shape, mask_file)[0]
         digest = hashlib.sha256()
         for mask in (start.pixel_mask, bad):
             digest.update(b"none" if mask is None else mask.tobytes())

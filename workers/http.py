@@ -33,10 +33,11 @@ from starlette.routing import Route
 
 from hitfinder.stream.results import Outcome
 from hitfinder.workers.config import ConfigError
-from hitfinder.workers.control import Control, RefusedError
+from hitfinder.workers.control import Control
 from hitfinder.workers.frame_samples import SampledFrame
 from hitfinder.workers.metrics import StateCollector
 from hitfinder.workers.page_state import PageState, frame_json
+from hitfinder.workers.refusal import RefusedError
 
 log = logging.getLogger(__name__)
 

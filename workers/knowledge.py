@@ -23,15 +23,18 @@ from hitfinder.stream.learned import (
 
 
 class Knowledge:
-    """The lists of one worker.
+    """The lists of one worker under one mask.
 
     Args:
         runtime: folder that the daemon's processes share.
-        worker: number of this worker.
+        number: of the list, as `Record.learned_by`.
+
+    Attributes:
+        number: the same.
     """
 
-    def __init__(self, runtime: Path, worker: int) -> None:
-        self._runtime, self._worker = runtime, worker
+    def __init__(self, runtime: Path, number: int) -> None:
+        self._runtime, self.number = runtime, number
 
     def of_series(self, key: int, valid: NDArray[np.bool_]) -> Entries:
         """Return what is known when a worker begins, or takes over, a series.
@@ -40,7 +43,7 @@ class Knowledge:
             key: of the series.
             valid: bool (ss, fs), its stated mask: a detector is known by it.
         """
-        begun = saved_learned(self._runtime, key, self._worker, (valid.shape[0], valid.shape[1]))
+        begun = saved_learned(self._runtime, key, self.number, (valid.shape[0], valid.shape[1]))
         if begun is not None:
             return begun
         before = saved_entries(self._of_detector(valid))
@@ -49,10 +52,10 @@ class Knowledge:
     def keep(self, key: int, valid: NDArray[np.bool_], entries: Entries) -> None:
         """Keep what a series has taught so far."""
         shape = (valid.shape[0], valid.shape[1])
-        save_learned(self._runtime, key, LearnedList(self._worker, shape, entries))
+        save_learned(self._runtime, key, LearnedList(self.number, shape, entries))
         save_entries(self._of_detector(valid), entries)
 
     def _of_detector(self, valid: NDArray[np.bool_]) -> Path:
         digest = hashlib.sha256(np.packbits(valid).tobytes())
         digest.update(repr(valid.shape).encode())
-        return self._runtime / f"detector_{digest.hexdigest()[:16]}_{self._worker}.npy"
+        return self._runtime / f"detector_{digest.hexdigest()[:16]}_{self.number}.npy"

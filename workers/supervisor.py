@@ -88,7 +88,6 @@ class Supervisor:
         layout = Layout(config.ring.slots, config.ring.slot_bytes)
         fd = create_memory(layout)
         self.ring = Ring(fd, layout)
-        self.control = Control(self.ring, config)
         source = "reader" if options.replay else "receiver"
         names = ["receiver", "sink", "supervisor"]
         names += [f"worker{i}" for i in range(len(options.devices))]
@@ -110,6 +109,7 @@ class Supervisor:
         self.children = [Child(name, role, session, fds) for name, role in roles]
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
+            self.control = Control(self.ring, config, self.runtime, len(options.devices))
             self.publisher = Publisher(
                 self._context,
                 config.sink,

@@ -12,24 +12,20 @@ from pathlib import Path
 
 import torch
 
+from hitfinder.models.frame_gate import FrameGate
 from hitfinder.models.judgement import Judgement
 from hitfinder.models.pipeline import Pipeline
 from hitfinder.models.resolution import d_min_A
-from hitfinder.models.series_context import SeriesContext
-from hitfinder.stream import bslz4
-from hitfinder.stream.controls import Controls
+from hitfinder.stream.controls import Change, Controls
 from hitfinder.stream.errors import WireError
-from hitfinder.stream.intake import header_path
 from hitfinder.stream.malformed import Malformed
-from hitfinder.stream.messages import Blob, unpack_start
 from hitfinder.stream.results import OUTCOMES, Outcome
 from hitfinder.stream.ring import MAX_PEAKS, Bells, Ring, State
-from hitfinder.stream.series import SeriesTable
 from hitfinder.workers.config import Config
 from hitfinder.workers.decoders import Decoders, Planned, Terms
-from hitfinder.workers.geometry import OperatorGeometry, SeriesGeometry
-from hitfinder.workers.knowledge import Knowledge
+from hitfinder.workers.replacements import Replacements
 from hitfinder.workers.series_estimates import SeriesEstimates
+from hitfinder.workers.series_terms import SeriesTerms
 from hitfinder.workers.session import FIRST_WORKER_ROLE, Pulse, Session
 
 log = logging.getLogger(__name__)
@@ -41,11 +37,6 @@ WAIT_S = 0.1
 HAND_ON_TOGETHER = 16
 # A header energy or camera length this many sigma from what the pixels say is a mismatch.
 MISMATCH_SIGMA = 5.0
-# Terms kept beside the newest: a detector has one series open, and one shape of image.
-MAX_TERMS = 8
-
-# (series key, version of its header, image shape)
-TermsName = tuple[int, int, tuple[int, int]]
 
 
 class Worker:
@@ -70,9 +61,7 @@ class Worker:
         self.ring, self.bells, self.runtime, self.config = ring, bells, runtime, config
         self.role, self.number = role, role - FIRST_WORKER_ROLE
         self.bell = f"worker{self.number}"
-        self.series = SeriesTable(ring)
         self.estimates, self.controls = SeriesEstimates(ring, role), Controls(ring)
-        self._operator = OperatorGeometry(config.geometry)
         self.pipeline = Pipeline(
             Path(config.gate.model) if config.gate.model else None,
             device=device,
@@ -87,14 +76,15 @@ class Worker:
         self._ahead = max(self._batch, n_decoders)
         self._decoders = Decoders(n_decoders, device)
         self._malformed = Malformed(ring)
-        self._terms: dict[TermsName, Terms] = {}
-        self._knowledge = Knowledge(runtime, self.number)
+        self.terms = SeriesTerms(ring, role, runtime, config.geometry, self.pipeline)
+        self._replacements = Replacements(ring, role, runtime, self.pipeline, self.terms)
         self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
         self._threshold = self.pipeline.threshold
         self._n_unannounced = 0
 
     def run_once(self, timeout_s: float) -> None:
         """Take frames, judge a batch, hand it on; or wait for the doorbell."""
+        self._replacements.step()
         self._take()
         if not self._decoders.planned:
             self._announce()
@@ -103,12 +93,12 @@ class Worker:
         if not frames:
             self.bells.wait(self.bell, timeout_s)
             return
-        alike: dict[tuple[Terms, float], list[Planned]] = {}
+        alike: dict[tuple[Terms, FrameGate, float], list[Planned]] = {}
         for frame in frames:
             # A message states its image's shape, and nothing makes it that of its neighbour.
-            alike.setdefault((frame.terms, self._threshold_of(frame.slot)), []).append(frame)
-        for (terms, threshold), of_series in alike.items():
-            self.pipeline.threshold = threshold
+            alike.setdefault((frame.terms, *self._gate_of(frame.slot)), []).append(frame)
+        for (terms, gate, threshold), of_series in alike.items():
+            self.pipeline.gate, self.pipeline.threshold = gate, threshold
             self._judge(terms, of_series)
         self._decoders.give_back(frames)
         self._n_unannounced += len(frames)
@@ -148,18 +138,22 @@ class Worker:
     def _plan(self, slot: int) -> None:
         blob = self.ring.blobs(slot)[0]
         try:
-            terms = self._terms_of(int(self.ring.slots["key"][slot]), blob)
+            terms = self.terms.of(int(self.ring.slots["key"][slot]), blob, self._held(slot))
         except WireError as error:
             self._settle_corrupt(slot, error)
         else:
             self._decoders.plan(slot, blob, terms)
 
-    def _threshold_of(self, slot: int) -> float:
-        """Return the threshold that holds for a frame: the operator's latest, or as configured."""
+    def _held(self, slot: int) -> Change:
+        """Return what the operator has changed for a slot's frame."""
         header = self.ring.slots[slot]
-        change = self.controls.at(int(header["key"]), int(header["frame"]))
-        changed = None if change is None else change.threshold
-        return self._threshold if changed is None else changed
+        return self.controls.at(int(header["key"]), int(header["frame"]))
+
+    def _gate_of(self, slot: int) -> tuple[FrameGate, float]:
+        """Return the model and the threshold that hold for a frame."""
+        held = self._held(slot)
+        threshold = self._threshold if held.threshold is None else held.threshold
+        return self._replacements.gate_of(held.model), threshold
 
     def _settle_corrupt(self, slot: int, error: WireError) -> None:
         header = self.ring.slots[slot]
@@ -183,41 +177,15 @@ class Worker:
         n_learned = context.series.version
         judgements = self.pipeline.judge(images, context, pooled, numbers)
         if context.series.version > n_learned:
-            self._keep(int(self.ring.slots["key"][slots[0]]), geometry, context)
+            self.terms.keep(int(self.ring.slots["key"][slots[0]]), terms)
         for slot, judgement in zip(slots, judgements, strict=True):
-            self._write(slot, judgement, geometry)
+            self._write(slot, judgement, terms)
+            self._replacements.count(judgement)
             self.estimates.add(slot, terms.version, context.heads, geometry, judgement)
             self.ring.set_state(slot, State.JUDGED)
 
-    def _terms_of(self, key: int, blob: Blob) -> Terms:
-        """Return what is in force for a series' images of this shape; a late header counts.
-
-        Raises:
-            WireError: the first such image does not decode.
-        """
-        entry = self.series.entry_of(key)
-        version = 0 if entry is None else int(self.ring.series["start_version"][entry])
-        name = (key, version, blob.shape)
-        if name not in self._terms:
-            start = unpack_start(header_path(self.runtime, key).read_bytes())
-            geometry = self._operator.of_series(start, bslz4.decode(blob))
-            known = self._knowledge.of_series(key, geometry.valid)
-            context = self.pipeline.begin(geometry.geometry, geometry.valid, known)
-            self._keep(key, geometry, context)
-            # Those of a series that is over would keep some 17 MB each of a 4M detector's tables.
-            still = {int(self.ring.series["key"][e]) for e in self.series.open_entries()}
-            in_use = [n for n in self._terms if n[0] in still]
-            kept = {n: self._terms[n] for n in in_use[-MAX_TERMS:]}
-            self._terms = {**kept, name: Terms(version, geometry, context)}
-        return self._terms[name]
-
-    def _keep(self, key: int, geometry: SeriesGeometry, context: SeriesContext) -> None:
-        """Keep what a series has taught, before a verdict that rests on it goes out."""
-        self._knowledge.keep(key, geometry.valid, context.series.entries)
-        self.ring.control["n_hot"][0, self.role] = context.series.n_hot
-
-    def _write(self, slot: int, judgement: Judgement, geometry: SeriesGeometry) -> None:
-        j, stated = judgement, geometry.geometry
+    def _write(self, slot: int, judgement: Judgement, terms: Terms) -> None:
+        j, stated = judgement, terms.geometry.geometry
         spots, n_peaks = j.peaks, min(len(j.peaks), MAX_PEAKS)
         columns = (spots.fs, spots.ss, spots.intensity, spots.snr, spots.p)
         for row, column in enumerate(columns):
@@ -243,8 +211,9 @@ class Worker:
             flux_scale=j.flux_scale,
             n_photons=j.n_photons,
             n_learned=j.n_learned,
-            learned_by=self.number,
-            model=self.pipeline.model_id.encode(),
+            learned_by=terms.knowledge.number,
+            model=self.pipeline.gate.model_id.encode(),
+            mask=(terms.geometry.mask or "").encode(),
         )
 
 

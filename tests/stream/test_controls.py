@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hitfinder.stream.controls import Controls
+from hitfinder.stream.controls import AS_CONFIGURED, Controls, Replacement
 from hitfinder.stream.messages import SeriesEnd, SeriesStart
 from hitfinder.stream.ring import MAX_CHANGES, Layout, Ring, Seen, create_memory
 from hitfinder.stream.series import SeriesTable
@@ -34,7 +34,7 @@ def opened(ring: Ring, series: int, latest: int) -> int:
 
 
 def test_nothing_is_changed_at_first(ring: Ring) -> None:
-    assert Controls(ring).at(1, 0) is None
+    assert Controls(ring).at(1, 0) is AS_CONFIGURED
 
 
 def test_a_change_begins_beyond_what_the_ring_can_hold(ring: Ring) -> None:
@@ -43,10 +43,9 @@ def test_a_change_begins_beyond_what_the_ring_can_hold(ring: Ring) -> None:
     assert (change.series, change.frame) == (12, 100 + LAYOUT.n_slots)
     # Another process, which maps the same memory.
     seen = Controls(Ring(ring.fd, LAYOUT))
-    assert seen.at(key, change.frame - 1) is None
+    assert seen.at(key, change.frame - 1) is AS_CONFIGURED
     for later in ((key, change.frame), (key, 5000), (key + 1, 0)):
         found = seen.at(*later)
-        assert found is not None
         assert (found.threshold, found.miss_sample_fraction) == (0.5, None)
 
 
@@ -57,9 +56,8 @@ def test_between_series_it_begins_with_the_next(ring: Ring) -> None:
     change = controls.put(miss_sample_fraction=1.0)
     assert (change.series, change.frame) == (None, 0)
     key = opened(ring, 13, -1)
-    assert controls.at(key - 1, 500) is None
+    assert controls.at(key - 1, 500) is AS_CONFIGURED
     found = controls.at(key, 0)
-    assert found is not None
     assert found.miss_sample_fraction == 1.0
 
 
@@ -81,9 +79,21 @@ def test_a_change_that_was_put_off_is_not_overtaken(ring: Ring) -> None:
     third = controls.put(threshold=0.7)
     assert [c.threshold for c in controls.all()] == [0.5, 0.6, 0.7]
     before, after = controls.at(key, 20), controls.at(key, third.frame)
-    assert before is not None
-    assert after is not None
     assert (before.threshold, after.threshold) == (0.6, 0.7)
+
+
+def test_a_model_and_a_mask_stay_until_they_are_replaced(ring: Ring) -> None:
+    key, controls = opened(ring, 12, 10), Controls(ring)
+    model, mask = "a1" * 32, "b2" * 32
+    controls.put(model=Replacement(model), mask=Replacement(mask))
+    change = controls.put(threshold=0.5)
+    assert (change.model, change.mask, change.n_masks) == (model, mask, 1)
+    seen = Controls(Ring(ring.fd, LAYOUT)).at(key, change.frame)
+    assert seen == change
+    assert seen.values()["mask"] == mask[:12]
+    back = controls.put(mask=Replacement(None))
+    # The third mask, though it is the first again: what is learned under it is another list.
+    assert (back.model, back.mask, back.n_masks) == (model, None, 2)
 
 
 def test_the_table_is_bounded(ring: Ring) -> None:

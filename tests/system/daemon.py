@@ -322,10 +322,11 @@ def kept_images(folder: Path) -> dict[int, dict[str, NDArray[Any]]]:
 
 @contextmanager
 def running(
-    folder: Path, detector: Detector, *arguments: str, config: str = ""
+    folder: Path, detector: Detector, *arguments: str, config: str = "", device: str = "cpu:1"
 ) -> Iterator[Daemon]:
     """Yield a daemon that reads this detector and listens."""
-    with Daemon(folder, "run", "--source", detector.endpoint, *arguments, config=config) as daemon:
+    line = ("run", "--source", detector.endpoint, *arguments)
+    with Daemon(folder, *line, config=config, device=device) as daemon:
         yield daemon.wait_ready()
 
 

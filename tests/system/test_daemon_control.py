@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
+from dataclasses import replace
+from operator import length_hint
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import h5py
+import numpy as np
 import pytest
-from tests.system.daemon import Detector, command, kept_images, running
-from tests.system.frames import wire_series
+from tests.system.daemon import PROGRAM, Detector, command, kept_images, running
+from tests.system.frames import SHAPE, wire_series
+
+from hitfinder.models import weights
 
 pytestmark = pytest.mark.system
 
 N_FRAMES, N_BEFORE, N_SLOTS = 80, 30, 16
+N_REPLACED = 120
 TOKEN = "0123456789abcdef0123456789abcdef"
 
 
@@ -60,9 +68,94 @@ def test_a_threshold_holds_from_its_frame_on_in_ledger_and_topic(
         rows = file["ledger"][:]
     assert dict(zip(rows["frame"].tolist(), rows["threshold"].tolist(), strict=True)) == thresholds
     change = {"frame": begins, "threshold": 0.25, "miss_sample_fraction": None}
+    change |= {"model": None, "mask": None}
     assert status["changes"] == [{"series": 1, **change}]
     summary = json.loads((closed.folder / "summary.json").read_text())
     assert summary["extra"]["changes"] == [change]
+
+
+def other_model(folder: Path) -> Path:
+    """Return weights that call every frame a hit: the shipped ones calibrated otherwise."""
+    shipped = weights.load()
+    blank_scores = [scores - 1.0 for scores in shipped.calibration.blank_scores]
+    calibration = replace(
+        shipped.calibration,
+        offset=shipped.calibration.offset + 20.0,
+        blank_scores=(blank_scores[0], blank_scores[1]),
+    )
+    path = folder / "other.safetensors"
+    return weights.save(path, shipped.net, calibration, shipped.water, {})
+
+
+def test_model_and_mask_are_replaced_in_a_running_series(tmp_path: Path, token_file: Path) -> None:
+    series = wire_series("v2", 1, N_REPLACED, has_spots=True)
+    model, mask = other_model(tmp_path), np.ones(SHAPE, np.bool_)
+    mask[:, :40] = False
+    np.save(tmp_path / "mask.npy", mask)
+    images = iter(series.images)
+
+    def send(n: int) -> None:
+        """Send so many frames, and wait until they are judged."""
+        detector.send(*(next(images) for _ in range(n)))
+        sent = N_REPLACED - length_hint(images)
+        daemon.wait_status(lambda s: sum(s["counts"].values()) == sent, f"frame {sent}")
+
+    with Detector() as detector:
+        line = config(token_file)
+        with running(tmp_path / "run", detector, config=line, device="cpu:2") as daemon:
+            arguments = ("--http", daemon.http, "--token-file", str(token_file))
+            detector.send(series.start)
+            send(N_BEFORE)
+            with Popen(
+                [PROGRAM, "set", "--model", str(model), "--shadow-frames", "20", *arguments],
+                stdout=PIPE,
+                text=True,
+            ) as changing:
+                daemon.wait_status(
+                    lambda s: (s["candidate"] or {}).get("step") == "comparing", "a comparison"
+                )
+                send(20)
+                told, from_model = changing.communicate()[0].splitlines()
+            words = told.split()
+            assert words[2:5] == ["20", "frames", "judged"]
+            both, now_only, new_only = (int(w) for w in (words[7], words[11], words[18]))
+            assert (both + new_only, now_only) == (20, 0)
+            assert both
+            assert new_only
+            send(4)
+            done = command("set", "--mask", str(tmp_path / "mask.npy"), *arguments)
+            assert done.returncode == 0, done.stderr
+            os.kill(daemon.children()["worker"], signal.SIGKILL)
+            send(length_hint(images))
+            detector.send(series.end)
+            closed = daemon.closed(1)
+            status = daemon.wait_status(lambda s: bool(s["changes"]), "the changes in status")
+    assert closed.n_judged == N_REPLACED
+    begins = [int(line.split()[2]) for line in (from_model, done.stdout)]
+    assert begins == [N_BEFORE + 20 + N_SLOTS, N_BEFORE + 24 + N_SLOTS]
+    old, new = weights.load().model_id, weights.load(model).model_id
+    with h5py.File(closed.folder / "ledger.h5") as file:
+        rows = np.sort(file["ledger"][:], order="frame")
+    first, second = begins
+    assert set(rows["model"][:first]) == {old.encode()}
+    assert set(rows["model"][first:]) == {new.encode()}
+    name = hashlib.sha256(mask.tobytes()).hexdigest()[:12]
+    assert set(rows["mask"][:second]) == {b""}
+    assert set(rows["mask"][second:]) == {name.encode()}
+    assert len(set(rows["threshold"][:first])) == len(set(rows["threshold"][first:])) == 1
+    assert rows["threshold"][0] != rows["threshold"][-1]
+    hits = rows["outcome"] == b"hit"
+    assert np.array_equal(hits, rows["p_hit"] > rows["threshold"])
+    for frame, record in closed.records.items():
+        assert record["model"] == (old if frame < first else new)
+        assert record["mask"] == (None if frame < second else name)
+        if frame >= second and record["outcome"] == "hit":
+            assert np.frombuffer(record["peaks"]["fs"], "<f4").min() > 38
+    assert [(c["frame"], c["model"], c["mask"]) for c in status["changes"]] == [
+        (first, new, None),
+        (second, new, name),
+    ]
+    assert status["candidate"]["step"] == "in force"
 
 
 def test_a_killed_worker_and_sink_lose_no_change(tmp_path: Path, token_file: Path) -> None:

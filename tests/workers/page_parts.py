@@ -59,6 +59,7 @@ def healthy_state(**changes: Any) -> dict[str, Any]:
         },
         "alarms": [],
         "changes": [],
+        "candidate": None,
         **changes,
     }
 

@@ -13,6 +13,7 @@ from hitfinder.workers import control
 from hitfinder.workers.config import Config, ConfigError, HttpConfig
 from hitfinder.workers.control import Control, RefusedError, read_token
 
+N_WORKERS = 2
 TOKEN = "0123456789abcdef0123456789abcdef"
 
 
@@ -35,7 +36,8 @@ def token_file(tmp_path: Path) -> Path:
 
 def control_of(ring: Ring, token_file: Path | None) -> Control:
     path = None if token_file is None else str(token_file)
-    return Control(ring, Config(http=HttpConfig(token_file=path)))
+    runtime = Path() if token_file is None else token_file.parent
+    return Control(ring, Config(http=HttpConfig(token_file=path)), runtime, N_WORKERS)
 
 
 def test_only_the_token_opens(
@@ -71,7 +73,8 @@ def test_a_change_says_what_holds_and_from_where_on(ring: Ring, token_file: Path
     opened = control_of(ring, token_file)
     said = opened.change(b'{"threshold": 0.95}')
     expected = {"series": None, "frame": 0, "threshold": 0.95, "miss_sample_fraction": None}
-    assert said == expected
+    expected |= {"model": None, "mask": None}
+    assert said == {**expected, "compared": None}
     opened.change(b'{"miss_sample_fraction": 1}')
     assert opened.latest() == [expected, {**expected, "miss_sample_fraction": 1.0}]
 

@@ -43,7 +43,7 @@ class Page:
         self.ring_fd = create_memory(layout)
         (runtime / "token").write_text(TOKEN)
         config = Config(http=HttpConfig(token_file=str(runtime / "token")))
-        self.control = Control(Ring(self.ring_fd, layout), config)
+        self.control = Control(Ring(self.ring_fd, layout), config, runtime, 1)
         self.address = ""
 
     @property
