@@ -8,7 +8,7 @@ stores them, which outlives the daemon; at the end all go to `/learned` of `ledg
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ SETTLED = b"settled"
 COMPARED = ("outcome", "learned_by", "n_learned", "flux_scale")
 IN_FOLDER = 0
 """The key under which a series' own folder holds its lists."""
+NO_MASK = "none"
+"""The name in a ledger of what is left where the operator took the mask back."""
 UNITS = "pixel: flat index of a square's first; edge_px: its edge; frame: -1 for an earlier series"
 
 
@@ -95,6 +97,13 @@ def store_learned(ledger: Path, lists: Sequence[LearnedList]) -> None:
             if name in group:
                 del group[name]
             group.create_dataset(name, data=learned.entries)
+
+
+def store_masks(ledger: Path, masks: Mapping[str, NDArray[np.uint32]]) -> None:
+    """Write the masks that came into force after the master's to `/masks/<name>` likewise."""
+    with h5py.File(ledger, "r+", libver=LIBVER) as file:
+        for name, pixel_mask in masks.items():
+            file.require_group("masks").create_dataset(name, data=pixel_mask, compression="gzip")
 
 
 def summarise_learned(ledger: Path, lists: Sequence[LearnedList]) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from hitfinder.stream.controls import AS_CONFIGURED, Controls, mask_path
 from hitfinder.stream.evidence import Evidence
 from hitfinder.stream.hitfile import JudgedFrame
 from hitfinder.stream.intake import header_path
-from hitfinder.stream.learned import all_learned
+from hitfinder.stream.learned import NO_MASK, all_learned, store_masks
 from hitfinder.stream.ledger import Unjudged
 from hitfinder.stream.messages import SeriesStart, unpack_start
-from hitfinder.stream.nexus import RunGeometry
+from hitfinder.stream.nexus import RunGeometry, combined_mask
 from hitfinder.stream.results import OUTCOMES, Outcome
 from hitfinder.stream.ring import Bells, Ring, State
 from hitfinder.stream.series import SeriesTable
@@ -42,11 +42,13 @@ class InForce:
     Attributes:
         geometry: and which source won.
         bad_pixels: bool (ss, fs), beside the header's mask; None if there are none.
+        mask: names the operator's mask, as `Record.mask`.
         stamps: further values for every file, e.g. the mask's hash.
     """
 
     geometry: RunGeometry
     bad_pixels: NDArray[np.bool_] | None
+    mask: str | None
     stamps: Mapping[str, str]
 
 
@@ -115,7 +117,8 @@ class Sink:
             counts = {o.value: int(e["counts"][entry, i]) for i, o in enumerate(OUTCOMES)}
             posterior = self.evidence.said(entry)
             tallies = {n: int(e[n][entry]) for n in ("n_duplicate", "n_late")}
-            self._folder(key).close(
+            folder = self._folder(key)
+            folder.close(
                 {**counts, "announced": self.series.announced(entry)},
                 [
                     Unjudged(missing, Outcome.MISSING, "announced, not received"),
@@ -126,6 +129,8 @@ class Sink:
                 learned=all_learned(self.runtime, key),
                 alarms=header_alarms(posterior),
             )
+            if masks := self._later_masks(key, folder.start):
+                store_masks(folder.folder / "ledger.h5", masks)
             del self._folders[key]
             e["finalised"][entry] = 1
             self.bells.ring("supervisor")
@@ -139,6 +144,20 @@ class Sink:
         mine = [] if before is AS_CONFIGURED else [before._replace(frame=0)]
         mine += [c for c in self.controls.all() if c.key == key and c.frame > 0]
         return [change.values() for change in mine] or None
+
+    def _later_masks(self, key: int, start: SeriesStart) -> dict[str, NDArray[np.uint32]]:
+        """Return the masks that came into force within a series, by the name that rows have."""
+        found, n_masks = {}, self.controls.at(key, 0).n_masks
+        for change in self.controls.all():
+            if change.key == key and change.n_masks > n_masks:
+                in_force = self.settings.in_force(start, self._mask_file(change.mask))
+                pixel_mask = combined_mask(start.pixel_mask, in_force.bad_pixels)
+                if pixel_mask is not None:
+                    found[in_force.mask or NO_MASK] = pixel_mask
+        return found
+
+    def _mask_file(self, mask: str | None) -> Path | None:
+        return None if mask is None else mask_path(self.runtime, mask)
 
     def _judged(self, key: int, slot: int) -> JudgedFrame:
         """Return what stands in a slot, with the share of misses to keep that holds for it."""
@@ -157,9 +176,7 @@ class Sink:
         named = self.ring.series["folder"][entry].decode()
         path = settings.out / named if named else new_folder(settings.out, start)
         self.ring.series["folder"][entry] = path.name.encode()
-        mask = self.controls.at(key, 0).mask
-        mask_file = None if mask is None else mask_path(self.runtime, mask)
-        in_force = settings.in_force(start, mask_file)
+        in_force = settings.in_force(start, self._mask_file(self.controls.at(key, 0).mask))
         folder = SeriesFolder(
             settings.out,
             start,

@@ -150,11 +150,13 @@ class OperatorGeometry:
 
     def in_force(self, start: SeriesStart, mask_file: Path | None = None) -> InForce:
         """Return what the sink writes into a series' files."""
-        bad = None if start.shape is None else self.bad_pixels(start.shape, mask_file)[0]
+        bad, name = None, None
+        if start.shape is not None:
+            bad, name = self.bad_pixels(start.shape, mask_file)
         digest = hashlib.sha256()
         for mask in (start.pixel_mask, bad):
             digest.update(b"none" if mask is None else mask.tobytes())
-        return InForce(self.stated(start), bad, {"mask_sha256": digest.hexdigest()})
+        return InForce(self.stated(start), bad, name, {"mask_sha256": digest.hexdigest()})
 
 
 def full_geometry(stated: RunGeometry, shape: tuple[int, int]) -> Geometry:

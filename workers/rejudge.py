@@ -23,6 +23,7 @@ from hitfinder.models.learned import no_entries
 from hitfinder.models.pipeline import Pipeline
 from hitfinder.models.series_context import SeriesContext
 from hitfinder.stream.check import image_files, series_folders
+from hitfinder.stream.learned import NO_MASK
 from hitfinder.stream.nexus import RunGeometry
 from hitfinder.workers.config import Config
 from hitfinder.workers.geometry import full_geometry, valid_pixels
@@ -76,6 +77,7 @@ class _Series:
         with h5py.File(folder / "ledger.h5", "r") as file:
             said = dict(file["ledger"].attrs)
             learned = {name: data[:] for name, data in file.get("learned", {}).items()}
+            self._later_masks = {name: data[:] for name, data in file.get("masks", {}).items()}
         config = msgspec.json.decode(json.loads(said["provenance"])["config"], type=Config)
         gate = config.gate
         self._pipeline = Pipeline(
@@ -109,11 +111,17 @@ class _Series:
         if model != self._pipeline.gate.model_id:
             return f"judged by model {model[:12]}, here is {self._pipeline.gate.model_id[:12]}"
         worker, n_learned = int(stamped["learned_by"]), int(stamped["n_learned"])
-        (now,) = self._pipeline.judge([image], self._context_of(image, worker, n_learned))
+        mask = self._later_masks.get(stamped["mask"].decode() or NO_MASK, self._mask)
+        self._pipeline.threshold = float(stamped["threshold"])
+        (now,) = self._pipeline.judge([image], self._context_of(image, mask, worker, n_learned))
         return _difference(now, stamped)
 
     def _context_of(
-        self, image: NDArray[np.unsignedinteger], worker: int, n_learned: int
+        self,
+        image: NDArray[np.unsignedinteger],
+        mask: NDArray[np.uint32] | None,
+        worker: int,
+        n_learned: int,
     ) -> SeriesContext:
         """Return the context of the version that a verdict names; the last is kept."""
         name = (worker, n_learned, image.shape)
@@ -123,7 +131,7 @@ class _Series:
                 return self._context[1]
         known = self._learned.get(f"worker{worker}", no_entries())[:n_learned]
         geometry = full_geometry(self._stated, (image.shape[0], image.shape[1]))
-        context = self._pipeline.begin(geometry, valid_pixels(self._mask, image), known)
+        context = self._pipeline.begin(geometry, valid_pixels(mask, image), known)
         self._context = name, context
         return context
 

@@ -18,6 +18,7 @@ from tests.system.daemon import PROGRAM, Detector, command, kept_images, running
 from tests.system.frames import SHAPE, wire_series
 
 from hitfinder.models import weights
+from hitfinder.workers.rejudge import rejudge_run
 
 pytestmark = pytest.mark.system
 
@@ -106,6 +107,8 @@ def test_model_and_mask_are_replaced_in_a_running_series(tmp_path: Path, token_f
             arguments = ("--http", daemon.http, "--token-file", str(token_file))
             detector.send(series.start)
             send(N_BEFORE)
+            done = command("set", "--mask", str(tmp_path / "mask.npy"), *arguments)
+            assert done.returncode == 0, done.stderr
             with Popen(
                 [PROGRAM, "set", "--model", str(model), "--shadow-frames", "20", *arguments],
                 stdout=PIPE,
@@ -122,40 +125,42 @@ def test_model_and_mask_are_replaced_in_a_running_series(tmp_path: Path, token_f
             assert (both + new_only, now_only) == (20, 0)
             assert both
             assert new_only
-            send(4)
-            done = command("set", "--mask", str(tmp_path / "mask.npy"), *arguments)
-            assert done.returncode == 0, done.stderr
             os.kill(daemon.children()["worker"], signal.SIGKILL)
             send(length_hint(images))
             detector.send(series.end)
             closed = daemon.closed(1)
             status = daemon.wait_status(lambda s: bool(s["changes"]), "the changes in status")
     assert closed.n_judged == N_REPLACED
-    begins = [int(line.split()[2]) for line in (from_model, done.stdout)]
-    assert begins == [N_BEFORE + 20 + N_SLOTS, N_BEFORE + 24 + N_SLOTS]
+    first, second = (int(line.split()[2]) for line in (done.stdout, from_model))
+    assert (first, second) == (N_BEFORE + N_SLOTS, N_BEFORE + 20 + N_SLOTS)
     old, new = weights.load().model_id, weights.load(model).model_id
     with h5py.File(closed.folder / "ledger.h5") as file:
         rows = np.sort(file["ledger"][:], order="frame")
-    first, second = begins
-    assert set(rows["model"][:first]) == {old.encode()}
-    assert set(rows["model"][first:]) == {new.encode()}
+    assert set(rows["model"][:second]) == {old.encode()}
+    assert set(rows["model"][second:]) == {new.encode()}
     name = hashlib.sha256(mask.tobytes()).hexdigest()[:12]
-    assert set(rows["mask"][:second]) == {b""}
-    assert set(rows["mask"][second:]) == {name.encode()}
-    assert len(set(rows["threshold"][:first])) == len(set(rows["threshold"][first:])) == 1
+    assert set(rows["mask"][:first]) == {b""}
+    assert set(rows["mask"][first:]) == {name.encode()}
+    assert len(set(rows["threshold"][:second])) == len(set(rows["threshold"][second:])) == 1
     assert rows["threshold"][0] != rows["threshold"][-1]
     hits = rows["outcome"] == b"hit"
     assert np.array_equal(hits, rows["p_hit"] > rows["threshold"])
     for frame, record in closed.records.items():
-        assert record["model"] == (old if frame < first else new)
-        assert record["mask"] == (None if frame < second else name)
-        if frame >= second and record["outcome"] == "hit":
+        assert record["model"] == (old if frame < second else new)
+        assert record["mask"] == (None if frame < first else name)
+        if frame >= first and record["outcome"] == "hit":
             assert np.frombuffer(record["peaks"]["fs"], "<f4").min() > 38
     assert [(c["frame"], c["model"], c["mask"]) for c in status["changes"]] == [
-        (first, new, None),
+        (first, None, name),
         (second, new, name),
     ]
     assert status["candidate"]["step"] == "in force"
+    # Judged again each frame is as stamped, under its own mask; another model is not at hand.
+    again = rejudge_run(closed.folder)
+    assert all(f"judged by model {new}" in sentence for sentence in again.problems)
+    assert len(again.problems) == hits[second:].sum()
+    assert again.n_frames - len(again.problems) == hits[:second].sum()
+    assert hits[first:second].any()
 
 
 def test_a_killed_worker_and_sink_lose_no_change(tmp_path: Path, token_file: Path) -> None:

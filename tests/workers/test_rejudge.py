@@ -49,6 +49,7 @@ def run(tmp_path: Path) -> Path:
             frame=k,
             outcome=Outcome.HIT if judged.is_hit else Outcome.MISS,
             p_hit=judged.p_hit,
+            threshold=judged.threshold,
             p_any=judged.p_any,
             p_spots3=judged.p_spots3,
             n_peaks=len(judged.peaks),
