@@ -77,20 +77,26 @@ def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) 
     from hitfinder.workers.devices import resolve
     from hitfinder.workers.http import serve
     from hitfinder.workers.page_state import PageState
+    from hitfinder.workers.run_view import RunView
     from hitfinder.workers.supervisor import RunOptions, Supervisor
-    from hitfinder.workers.terminal import ReplayProgress, say_ready
+    from hitfinder.workers.terminal import say_ready
 
     devices = resolve(config.workers.devices)
     page: list[str] = []
-    with ReplayProgress(enabled=bool(replay)) as progress:
+    with RunView() as view:
+
+        def on_ready(line: str) -> None:
+            say_ready(f"{line} http={page[0]}")
+            view.start()
+
         options = RunOptions(
             config,
             Path(config.sink.out or "."),
             devices,
             replay=replay,
             max_series=max_series,
-            on_ready=lambda line: say_ready(f"{line} http={page[0]}"),
-            on_status=progress.update,
+            on_ready=on_ready,
+            on_status=view.update,
         )
         with Supervisor(options) as supervisor:
             publisher = supervisor.publisher

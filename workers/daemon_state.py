@@ -78,6 +78,7 @@ class DaemonState:
             "n_series_open": len(publisher.series.open_entries()),
             "n_series_closed": publisher.n_released,
             "series_open": publisher.open_series(),
+            "last_series": publisher.history.last_series(),
             "source_total": int(control["source_total"][0]),
             "n_hot_pixels": int(control["n_hot"][0].max()),
             "brightest": publisher.samples.brightest(),

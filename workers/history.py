@@ -128,6 +128,10 @@ class History:
         self._before = now
         self._stored_bytes, self._miss_photons_per_px = 0, 0.0
 
+    def last_series(self) -> dict[str, Any] | None:
+        """Return what the latest series' end said, None before the first."""
+        return self.series[-1] if self.series else None
+
     def rates(self, series_counts: dict[str, int] | None) -> dict[str, Any]:
         """Return what goes through per second now, and the share of hits over three spans.
 

@@ -5,18 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    track,
-)
+from rich.progress import track
 
 T = TypeVar("T")
 
@@ -40,41 +32,3 @@ def live_line() -> Iterator[Callable[[str], None]]:
         return
     with Console(file=sys.stderr).status("") as status:
         yield lambda text: status.update(text)
-
-
-class ReplayProgress:
-    """A progress bar over the frames of a replay, on a terminal only."""
-
-    def __init__(self, *, enabled: bool) -> None:
-        self._progress = Progress(
-            TextColumn("replay"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=Console(file=sys.stderr),
-            disable=not (enabled and sys.stderr.isatty()),
-        )
-        self._task = self._progress.add_task("frames", total=None, note="")
-
-    def update(self, state: dict[str, Any]) -> None:
-        """Take the daemon's state, once a second."""
-        counts, total = state["counts"], state["source_total"]
-        self._progress.update(
-            self._task,
-            completed=sum(counts.values()),
-            total=total if total > 0 else None,
-            note=f"{counts['hit']} hits",
-        )
-
-    def __enter__(self) -> ReplayProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
