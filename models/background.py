@@ -4,7 +4,9 @@ One rule: every estimate starts from a wider one and leaves it only as far as ph
 (gamma prior: rate = wide * (counts + k) / (expected + k)), so a frame of 300 photons and one of
 10 million take the same path. Cells that hold a spot are clipped away by iteration.
 
-Suffixes: B batch, H = ss, W = fs (cells), N bins (ring x sector), R rings.
+`device_background.py` is the definition, on any device; this is the same compiled, for one core.
+
+Suffixes: H = ss, W = fs (cells), N bins (ring x sector).
 """
 
 from __future__ import annotations
@@ -12,20 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hitfinder.models import _cells
-from hitfinder.models.frontend import (
-    BLOCK_CELLS,
-    CELL_PX,
-    N_SECTORS,
-    RING_WINDOWS,
-    CellTables,
-    Smoothing,
-    flat_nonzero,
-)
+from hitfinder.models.frontend import CELL_PX, N_SECTORS, CellTables
 
+RING_WINDOWS = (129, 33, 9, 1)
+"""Widths in rings of the nested background estimates, widest first."""
+BLOCK_CELLS = 8
+"""Coarse correction of the background: blocks of 32 px, averaged over 3 x 3 blocks."""
 RING_PRIOR_PHOTONS = 25.0
 """A wider window predicts a narrower one to about 1 / sqrt(25) = 20 %."""
 BLOCK_PRIOR_PHOTONS = 100.0
@@ -37,29 +34,13 @@ N_CLIPS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Background:
-    """Expected background of a batch.
-
-    Attributes:
-        mean_BHW: float32 expected photons in the cell, 0 where no pixel counts.
-        total_BN: float32 photons per (ring, sector) bin, of all cells.
-        counts_BN: float32 photons per (ring, sector) bin, clipped cells left out.
-        exposure_BN: float32 counted pixels per bin, clipped cells left out.
-        photons_per_px_B: float32 mean over the detector.
-    """
-
-    mean_BHW: torch.Tensor
-    total_BN: torch.Tensor
-    counts_BN: torch.Tensor
-    exposure_BN: torch.Tensor
-    photons_per_px_B: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class HostBackground:
     """Expected background of one frame in host memory.
 
     Attributes:
-        mean_HW, total_N, counts_N, exposure_N: float32, as in `Background`.
+        mean_HW: float32 expected photons in the cell, 0 where no pixel counts.
+        total_N: float32 photons per (ring, sector) bin, of all cells.
+        counts_N: float32 photons per (ring, sector) bin, clipped cells left out.
+        exposure_N: float32 counted pixels per bin, clipped cells left out.
         photons_per_px: mean over the detector.
     """
 
@@ -70,14 +51,14 @@ class HostBackground:
     photons_per_px: float
 
 
-def estimate_on_host(sums_HW: NDArray[np.uint32], tables: CellTables) -> HostBackground:
-    """Do as `estimate` does with one frame, on one core, to the rounding of float32 sums.
+def estimate(sums_HW: NDArray[np.uint32], tables: CellTables) -> Background:
+    """Estimate the background of one frame, to the rounding of float32 sums.
 
     Args:
         sums_HW: photons of the cells.
         tables: of their series.
     """
-    n_bins, narrow = tables.exposure_N.numel(), tables.narrow
+    n_bins, narrow = tables.exposure_N.size, tables.narrow
     mean_HW = np.empty(sums_HW.shape, np.float32)
     total_N, counts_N, exposure_N = np.empty((3, n_bins), np.float32)
     sum_of_mean = _cells.background(
@@ -86,7 +67,7 @@ def estimate_on_host(sums_HW: NDArray[np.uint32], tables: CellTables) -> HostBac
         narrow.lowest,
         narrow.above,
         narrow.exposure_HW,
-        tables.exposure_N.numpy(),
+        tables.exposure_N,
         mean_HW,
         total_N,
         counts_N,
@@ -98,74 +79,4 @@ def estimate_on_host(sums_HW: NDArray[np.uint32], tables: CellTables) -> HostBac
         (N_CLIPS, CELL_PX, BLOCK_CELLS),
     )
     per_px = float(np.float32(sum_of_mean / max(tables.n_valid, 1)))
-    return HostBackground(mean_HW, total_N, counts_N, exposure_N, per_px)
-
-
-def estimate(sums_BHW: torch.Tensor, tables: CellTables) -> Background:
-    """Estimate the background of each frame of a batch on its own: the definition.
-
-    Args:
-        sums_BHW: photons of the cells, whole numbers.
-        tables: of their series.
-    """
-    sums_BHW = sums_BHW.to(torch.float32)
-    n_batch, n_bins = len(sums_BHW), tables.exposure_N.numel()
-    offset_B = torch.arange(n_batch, device=sums_BHW.device) * n_bins
-    bins, cells = tables.bin_HW.view(-1), sums_BHW.flatten(1)
-    total_BN = torch.stack([torch.bincount(bins, row, n_bins) for row in cells]).float()
-    counts_BN, exposure_BN = total_BN, tables.exposure_N.expand(n_batch, -1)
-    spot_BHW = torch.zeros_like(sums_BHW, dtype=torch.bool)
-    for _ in range(N_CLIPS):
-        rate_BR = ring_rates(_by_ring(counts_BN), _by_ring(exposure_BN), tables.smoothing)
-        full_BR = rate_BR * CELL_PX**2
-        limit_BR = full_BR + CLIP_SIGMA * full_BR.sqrt() + CLIP_PHOTONS
-        spot_BHW = sums_BHW > _to_cells(limit_BR, tables)
-        flat = flat_nonzero(spot_BHW)
-        b, cell = flat // tables.bin_HW.numel(), flat % tables.bin_HW.numel()
-        where = tables.bin_HW.view(-1)[cell] + offset_B[b]
-        lost = torch.bincount(where, sums_BHW.view(-1)[flat], n_batch * n_bins).view(
-            n_batch, n_bins
-        )
-        hidden = torch.bincount(where, tables.exposure_HW.view(-1)[cell], n_batch * n_bins)
-        counts_BN = (total_BN - lost).clamp(min=0)
-        exposure_BN = (tables.exposure_N - hidden.view(n_batch, n_bins)).clamp(min=0)
-    rate_BR = ring_rates(_by_ring(counts_BN), _by_ring(exposure_BN), tables.smoothing)
-    mean_BHW = _to_cells(rate_BR, tables) * tables.exposure_HW
-    mean_BHW *= _coarse_correction(sums_BHW, mean_BHW, spot_BHW, tables.smoothing)
-    per_px_B = mean_BHW.sum((1, 2)) / max(tables.n_valid, 1)
-    return Background(mean_BHW, total_BN, counts_BN, exposure_BN, per_px_B)
-
-
-def ring_rates(
-    counts_BR: torch.Tensor, exposure_BR: torch.Tensor, smoothing: Smoothing
-) -> torch.Tensor:
-    """Return photons per pixel of each ring, smoothed as far as the photons ask for it."""
-    total = counts_BR.sum(1, keepdim=True)
-    rate_BR = (total / exposure_BR.sum(1, keepdim=True).clamp(min=1)).expand_as(counts_BR)
-    for window_RR in smoothing.rings:
-        seen = counts_BR @ window_RR
-        expected = (exposure_BR * rate_BR) @ window_RR
-        rate_BR = rate_BR * (seen + RING_PRIOR_PHOTONS) / (expected + RING_PRIOR_PHOTONS)
-    return rate_BR
-
-
-def _by_ring(values_BN: torch.Tensor) -> torch.Tensor:
-    return values_BN.view(len(values_BN), -1, N_SECTORS).sum(2)
-
-
-def _to_cells(values_BR: torch.Tensor, tables: CellTables) -> torch.Tensor:
-    """Return the value of each cell's ring, (B, H, W)."""
-    flat = torch.index_select(values_BR, 1, tables.ring_HW.view(-1))
-    return flat.view(len(values_BR), *tables.ring_HW.shape)
-
-
-def _coarse_correction(
-    sums_BHW: torch.Tensor, mean_BHW: torch.Tensor, spot_BHW: torch.Tensor, smoothing: Smoothing
-) -> torch.Tensor:
-    """Return the smooth ratio of counts to the rings' prediction, float32 (B, H, W)."""
-    s = smoothing
-    keep = (~spot_BHW).to(torch.float32)
-    seen = s.rows_in @ (sums_BHW * keep) @ s.columns_in.T
-    expected = s.rows_in @ (mean_BHW * keep) @ s.columns_in.T
-    ratio = (seen + BLOCK_PRIOR_PHOTONS) / (expected + BLOCK_PRIOR_PHOTONS)
-    return s.rows_out @ ratio @ s.columns_out.T
+    return Background(mean_HW, total_N, counts_N, exposure_N, per_px)

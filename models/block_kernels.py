@@ -175,7 +175,7 @@ def reduce_blocks(
     LANES: tl.constexpr,
     FIELDS: tl.constexpr,
 ):
-    """Decode, mask and pool one block of a frame; what counts does so as in `frontend.pool`.
+    """Decode, mask and pool one block of a frame; what counts does so as in `frontend.pool_frame`.
 
     Args:
         payload: uint8, the blob's bytes.

@@ -1,7 +1,7 @@
 """What pooled maps hold before anything learned looks at it: background, candidates, boxes.
 
 One rule: a frame's evidence lies in host memory wherever it was gathered, as places are looked at
-there; on a CPU no tensor is made on the way to it.
+there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hitfinder.models import _cells, background, scan
@@ -30,7 +29,7 @@ class Evidence:
         total_N: float32 photons per (ring, sector) bin, of all cells.
         counts_N, exposure_N: photons and counted pixels per bin, clipped cells left out.
         photons_per_px: background, mean over the detector.
-        candidates_5SK: float32 (5, 4, K), the columns of `scan.Candidates`.
+        candidates_5SK: float32 (5, 4, K), as `scan.scan` lays them.
     """
 
     total_N: Float
@@ -54,23 +53,11 @@ def gather_evidence(
         maxima_HW: uint32, largest pixel of the cells.
         cells: of their series.
     """
-    found = background.estimate_on_host(sums_HW, cells)
-    candidates_5SK = scan.scan_on_host(sums_HW, maxima_HW, found.mean_HW, cells)
+    found = background.estimate(sums_HW, cells)
+    candidates_5SK = scan.scan(sums_HW, maxima_HW, found.mean_HW, cells)
     return Evidence(
         found.total_N, found.counts_N, found.exposure_N, found.photons_per_px, candidates_5SK
     )
-
-
-def gather_on_device(
-    sums_BHW: torch.Tensor, maxima_BHW: torch.Tensor, cells: CellTables
-) -> list[Evidence]:
-    """Do as `gather_evidence` does with a batch, where its tensors are."""
-    found = background.estimate(sums_BHW, cells)
-    candidates = scan.scan(sums_BHW, maxima_BHW, found.mean_BHW, cells).columns()
-    columns = found.total_BN, found.counts_BN, found.exposure_BN, torch.stack(candidates, 1)
-    total, counts, exposure, rows = (c.cpu().numpy() for c in columns)
-    per_px = found.photons_per_px_B.tolist()
-    return [Evidence(*of) for of in zip(total, counts, exposure, per_px, rows, strict=True)]
 
 
 def outside_boxes(
@@ -89,7 +76,7 @@ def outside_boxes(
     """
     places = boxes[2:, boxes[0] > MIN_EVIDENCE][[0, 1, 3]]
     counts_N = total_N.astype(np.float64)
-    exposed_N = cells.exposure_N.cpu().numpy().astype(np.float64)
+    exposed_N = cells.exposure_N.astype(np.float64)
     narrow = cells.narrow
     _cells.outside(
         places,

@@ -2,31 +2,28 @@
 
 One rule: a pixel counts if it is valid and below the largest value of its type; everything after
 this file sees cells of 4 x 4 pixels only. The C pooling of the decoder makes the same maps; this
-is the definition, on any device. Cells at the lower and right edge may be incomplete.
+is the definition. Cells at the lower and right edge may be incomplete.
 
-Suffixes: B batch, Y = ss, X = fs (pixels), H = ss, W = fs (cells), N bins, R rings.
+Suffixes: H = ss, W = fs (cells), N bins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hitfinder.models.errors import ModelError
 from hitfinder.models.geometry import Geometry
 
+if TYPE_CHECKING:
+    import torch
+
 CELL_PX = 4
 RING_CELLS = 1
 """Width of a background ring in cells: one, as powder rings are that thin."""
-RING_WINDOWS = (129, 33, 9, 1)
-"""Widths in rings of the nested background estimates, widest first."""
-BLOCK_CELLS = 8
-"""Coarse correction of the background: blocks of 32 px, averaged over 3 x 3 blocks."""
 N_SECTORS = 4
 """Azimuthal sectors of a folded quadrant (0 = along fs), enough to see polarisation."""
 MAX_BINS = 2**16
@@ -52,26 +49,6 @@ class Pooled:
     n_photons: int
     n_saturated: int
     on_device: tuple[torch.Tensor, torch.Tensor] | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Smoothing:
-    """Window sums and interpolation as float32 matrices along one axis each.
-
-    A product with a small banded matrix is several times faster on a CPU than pooling or
-    resampling a frame.
-
-    Attributes:
-        rings: (R, R) for each of `RING_WINDOWS`: sum of the rings within the window.
-        rows_in: (blocks, H): sum of the cells of three blocks; `columns_in` the same along W.
-        rows_out: (H, blocks): linear interpolation between blocks; `columns_out` along W.
-    """
-
-    rings: tuple[torch.Tensor, ...]
-    rows_in: torch.Tensor
-    rows_out: torch.Tensor
-    columns_in: torch.Tensor
-    columns_out: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,13 +86,12 @@ class CellTables:
         cosine_N, sine_N: float64 numpy, mean x / r and y / r: not 0 where a bin is one-sided.
         n_rings: rings from the innermost to the outermost cell.
         n_valid: counted pixels of the detector.
-        smoothing: window sums of the background, as matrices.
     """
 
-    exposure_HW: torch.Tensor
-    ring_HW: torch.Tensor
-    bin_HW: torch.Tensor
-    exposure_N: torch.Tensor
+    exposure_HW: NDArray[np.float32]
+    ring_HW: NDArray[np.int32]
+    bin_HW: NDArray[np.int32]
+    exposure_N: NDArray[np.float32]
     narrow: NarrowTables
     radius_N: NDArray[np.float64]
     cos2_N: NDArray[np.float64]
@@ -123,7 +99,6 @@ class CellTables:
     sine_N: NDArray[np.float64]
     n_rings: int
     n_valid: int
-    smoothing: Smoothing
 
 
 def cell_shape(shape: tuple[int, int]) -> tuple[int, int]:
@@ -142,15 +117,12 @@ def pool_numpy(valid: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.asarray(cells, np.float32)
 
 
-def cell_tables(
-    geometry: Geometry, valid: NDArray[np.bool_], device: torch.device | str = "cpu"
-) -> CellTables:
+def cell_tables(geometry: Geometry, valid: NDArray[np.bool_]) -> CellTables:
     """Make the tables of a series.
 
     Args:
         geometry: beam centre and pixel size are used, nothing else.
         valid: bool (ss, fs), True where a pixel counts.
-        device: where the maps will be judged.
 
     Raises:
         ModelError: the mask's shape is not the detector's, or it has too many rings.
@@ -180,10 +152,10 @@ def cell_tables(
         return np.asarray(total / np.maximum(weight, 1e-9))
 
     return CellTables(
-        exposure_HW=torch.from_numpy(exposure).to(device),
-        ring_HW=torch.from_numpy(ring.astype(np.int32)).to(device),
-        bin_HW=torch.from_numpy(index.astype(np.int32)).to(device),
-        exposure_N=torch.from_numpy(weight.astype(np.float32)).to(device),
+        exposure_HW=exposure,
+        ring_HW=ring.astype(np.int32),
+        bin_HW=index.astype(np.int32),
+        exposure_N=weight.astype(np.float32),
         narrow=_narrow(exposure, ring, index),
         radius_N=mean(radius),
         cos2_N=mean(cos2),
@@ -191,7 +163,6 @@ def cell_tables(
         sine_N=mean(y[:, None] / np.maximum(radius, 1e-9)),
         n_rings=n_rings,
         n_valid=int(valid.sum()),
-        smoothing=_smoothing(n_rings, height, width, device),
     )
 
 
@@ -211,69 +182,29 @@ def _narrow(
     )
 
 
-def _smoothing(n_rings: int, height: int, width: int, device: torch.device | str) -> Smoothing:
-    ring = torch.arange(n_rings)
-    apart = (ring[:, None] - ring).abs()
-    rows, columns = _block_matrices(height), _block_matrices(width)
-    return Smoothing(
-        tuple((apart <= window // 2).to(torch.float32).to(device) for window in RING_WINDOWS),
-        *(m.to(device) for m in (*rows, *columns)),
-    )
-
-
-def _block_matrices(n_cells: int) -> tuple[torch.Tensor, torch.Tensor]:
-    n_blocks = -(-n_cells // BLOCK_CELLS)
-    cell, block = torch.arange(n_cells), torch.arange(n_blocks)
-    near = (cell // BLOCK_CELLS - block[:, None]).abs() <= 1
-    at = ((cell + 0.5) / BLOCK_CELLS - 0.5).clamp(0, n_blocks - 1)
-    weight = (1 - (at[:, None] - block).abs()).clamp(min=0)
-    return near.to(torch.float32), weight
-
-
-def pool(image_BYX: torch.Tensor, valid_YX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pool frames: sums and maxima of 4 x 4 pixels.
-
-    Args:
-        image_BYX: uint8, uint16 or uint32 counts.
-        valid_YX: bool.
-
-    Returns:
-        sums_BHW and maxima_BHW, int64.
-    """
-    top = torch.iinfo(image_BYX.dtype).max
-    wide = torch.int32 if top < 2**31 else torch.int64
-    counts = image_BYX.to(wide)
-    counts = torch.where(valid_YX & (counts != top), counts, 0)
-    n_rows, n_columns = counts.shape[-2:]
-    pad = (0, -n_columns % CELL_PX, 0, -n_rows % CELL_PX)
-    counts = torch.nn.functional.pad(counts, pad)
-    height, width = cell_shape((n_rows, n_columns))
-    cells = counts.view(-1, height, CELL_PX, width, CELL_PX)
-    # One axis at a time: a reduction over two strided axes is several times slower.
-    return cells.sum(2).sum(3).to(torch.int64), cells.amax(2).amax(3).to(torch.int64)
-
-
-def pool_frame(
-    image: NDArray[np.unsignedinteger], valid: NDArray[np.bool_] | torch.Tensor
-) -> Pooled:
-    """Pool one frame on the device where `valid` is; the reference for the C pooling.
+def pool_frame(image: NDArray[np.unsignedinteger], valid: NDArray[np.bool_]) -> Pooled:
+    """Pool one frame: the definition of what the decoder's C pooling makes.
 
     Args:
         image: uint8, uint16 or uint32 (ss, fs).
-        valid: bool (ss, fs); a tensor to pool on its device.
+        valid: bool (ss, fs).
+
+    Raises:
+        ModelError: image and mask have different shapes.
     """
-    if image.shape != tuple(valid.shape):
+    if image.shape != valid.shape:
         raise ModelError(f"image of shape {image.shape}; expected (ss, fs) = {valid.shape}")
-    if isinstance(valid, np.ndarray):
-        valid = torch.from_numpy(_writable(valid))
-    counts = torch.from_numpy(_writable(image)).to(valid.device, non_blocking=True)
-    sums, maxima = pool(counts[None], valid)
-    # Not every comparison exists for unsigned tensors, but equal bits are equal in signed ones.
-    signed = counts.view({1: torch.int8, 2: torch.int16, 4: torch.int32}[counts.itemsize])
-    saturated = (signed == -1) & valid
+    top = np.iinfo(image.dtype).max
+    saturated = (image == top) & valid
+    height, width = cell_shape((image.shape[0], image.shape[1]))
+    counts = np.zeros((height * CELL_PX, width * CELL_PX), np.uint64)
+    counts[: image.shape[0], : image.shape[1]] = np.where(valid & ~saturated, image, 0)
+    cells = counts.reshape(height, CELL_PX, width, CELL_PX)
+    # One axis at a time: a reduction over two strided axes is several times slower.
+    sums = cells.sum(1).sum(2)
     return Pooled(
-        sums=sums[0].clamp(max=2**32 - 1).cpu().numpy().astype(np.uint32),
-        maxima=maxima[0].cpu().numpy().astype(np.uint32),
+        sums=sums.clip(max=2**32 - 1).astype(np.uint32),
+        maxima=cells.max(1).max(2).astype(np.uint32),
         n_photons=int(sums.sum()),
         n_saturated=int(saturated.sum()),
     )
@@ -304,38 +235,3 @@ def pool_again(
         sums[i, j] = min(int(counted.sum(dtype=np.int64)), 2**32 - 1)
         maxima[i, j] = counted.max(initial=0)
     return Pooled(sums, maxima, n_photons, pooled.n_saturated - int((counts == top).sum()))
-
-
-def _writable(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array that torch may wrap: shared memory is often mapped read-only."""
-    return np.require(array, requirements=("C", "W"))
-
-
-def stack_maps(
-    pooled: Sequence[Pooled], device: torch.device | str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return sums_BHW and maxima_BHW: uint32 on a CPU, float32 on a GPU.
-
-    One frame on a CPU is not copied, and maps that were made on the GPU are only put together
-    there. Others are gathered in pinned memory, so that the copy overlaps with what the host does
-    next; the allocator keeps such memory until the copy is done.
-    """
-    on_device = [p.on_device for p in pooled if p.on_device is not None]
-    if torch.device(device).type != "cpu" and len(on_device) == len(pooled):
-        return torch.stack([sums for sums, _ in on_device]), torch.stack([m for _, m in on_device])
-    return _stack([p.sums for p in pooled], device), _stack([p.maxima for p in pooled], device)
-
-
-def _stack(maps: Sequence[NDArray[np.uint32]], device: torch.device | str) -> torch.Tensor:
-    if torch.device(device).type == "cpu":
-        return torch.from_numpy(_writable(maps[0][None] if len(maps) == 1 else np.stack(maps)))
-    staged_BHW = torch.empty((len(maps), *maps[0].shape), pin_memory=True)
-    np.stack(maps, out=staged_BHW.numpy(), casting="same_kind")
-    return staged_BHW.to(device, non_blocking=True)
-
-
-def flat_nonzero(mask: torch.Tensor) -> torch.Tensor:
-    """Return the flat index of True elements; numpy's is several times faster on a CPU."""
-    if mask.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.reshape(-1).nonzero().view(-1)

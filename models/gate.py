@@ -11,22 +11,17 @@ Suffixes: B batch, K places, F features of a place.
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 from torch import nn
 from torch.nn.functional import softplus
 
+from hitfinder.models.host_gate import CEILING, FAINTEST, HIDDEN, SCALE, TOP, NetArrays
 from hitfinder.models.places import ABSENT, FEATURES, N_FEATURES, N_WIDTHS
 
-HIDDEN = 16
 UNSEEN = ("evidence", "rest")
 """The scan knows neither rings nor streaks: its numbers would bring back what the ratios deny."""
-TOP = 8
-"""Best places that the frame's correction looks at."""
-FAINTEST, CEILING = -30.0, 60.0
-"""Of a logit: less is "no place", more tells nothing new."""
-SCALE = 5.0
-"""Logits are divided by this for the network."""
 
 
 class GateNet(nn.Module):
@@ -46,6 +41,21 @@ class GateNet(nn.Module):
         self.place_branch = _branch(N_FEATURES)
         self.any_branch = _branch(TOP)
         self.spots3_branch = _branch(TOP - 2)
+
+    @classmethod
+    def of_arrays(cls, arrays: NetArrays) -> Self:
+        """Return the network with these weights, in evaluation mode.
+
+        Raises:
+            RuntimeError: they are not those of this network.
+        """
+        net = cls()
+        net.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in arrays.items()})
+        return net.eval()
+
+    def arrays(self) -> NetArrays:
+        """Return copies of its weights by their names."""
+        return {name: t.detach().cpu().numpy().copy() for name, t in self.state_dict().items()}
 
     def forward(self, places_BKF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits_B2 and spot_logits_BK; absent places have `FAINTEST`."""

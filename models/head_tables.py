@@ -80,7 +80,7 @@ def fold(values_N: NDArray[np.floating]) -> Array:
 
 def head_tables(water: WaterTable, cells: CellTables, pixel_size_m: float) -> HeadTables:
     """Make the grid for a series; `pixel_size_m` is along fs."""
-    weight = cells.exposure_N.cpu().numpy().astype(np.float64)
+    weight = cells.exposure_N.astype(np.float64)
     total = np.maximum(fold(weight), 1e-9)
     means = (cells.radius_N, cells.cos2_N, cells.cosine_N, cells.sine_N)
     radius_px, cos2, cosine, sine = (fold(weight * of) / total for of in means)

@@ -1,35 +1,53 @@
 """The gate's network on the host, one frame at a time.
 
-One rule: `GateNet` is the definition. A frame has a few places, for which torch's two dozen small
-operations cost more than their arithmetic; here is the same arithmetic, compiled, on the places
-that are there.
+One rule: `gate.GateNet` is the definition. A frame has a few places, for which torch's two dozen
+small operations cost more than their arithmetic, and loading torch more than all the rest of a
+worker's start; here is the same arithmetic, compiled, on the places that are there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from hitfinder.models import _gate
-from hitfinder.models.gate import CEILING, FAINTEST, SCALE, TOP, GateNet
-from hitfinder.models.places import N_WIDTHS, PLACES
+from hitfinder.models.places import N_FEATURES, N_WIDTHS, PLACES
+
+HIDDEN = 16
+TOP = 8
+"""Best places that the frame's correction looks at."""
+FAINTEST, CEILING = -30.0, 60.0
+"""Of a logit: less is "no place", more tells nothing new."""
+SCALE = 5.0
+"""Logits are divided by this for the network."""
 
 Float = NDArray[np.float32]
+NetArrays = Mapping[str, NDArray[Any]]
+"""A network's weights by their names."""
 
 
 class HostGate:
-    """What a `GateNet` says now; what it learns later is not seen.
+    """The network as it judges.
 
     Args:
-        net: its weights are read once.
+        arrays: its weights, `GateNet.arrays`.
+
+    Raises:
+        KeyError: one is missing.
+        ValueError: one has another shape, is not finite, or names a column that there is not.
     """
 
-    def __init__(self, net: GateNet) -> None:
-        self._column_F, self._factor_F = net.column_F.numpy(), net.factor_F.numpy()
-        self._place, self._any, self._spots3 = (
-            _packed(branch) for branch in (net.place_branch, net.any_branch, net.spots3_branch)
-        )
+    def __init__(self, arrays: NetArrays) -> None:
+        self._column_F = _of_shape(arrays, "column_F", (N_FEATURES,)).astype(np.int64)
+        self._factor_F = _of_shape(arrays, "factor_F", (N_FEATURES,)).astype(np.float32)
+        if not 0 <= self._column_F.min() <= self._column_F.max() < N_FEATURES:
+            raise ValueError("columns of a place that there are not")
+        self._place = _packed(arrays, "place_branch", N_FEATURES)
+        self._any = _packed(arrays, "any_branch", TOP)
+        self._spots3 = _packed(arrays, "spots3_branch", TOP - 2)
 
     def judge(self, features_KF: Float) -> Float:
         """Return the logits (any, spots3) of a frame with these places, up to `PLACES`."""
@@ -59,8 +77,17 @@ class HostGate:
         return spots_K
 
 
-def _packed(branch: nn.Sequential) -> Float:
+def _packed(arrays: NetArrays, branch: str, n_inputs: int) -> Float:
     """Return all layers as one array: the weights, inputs first, and the bias of each."""
-    linear = [layer for layer in branch if isinstance(layer, nn.Linear)]
-    parts = [part.detach().numpy() for m in linear for part in (m.weight.T, m.bias)]
-    return np.concatenate([part.ravel() for part in parts])
+    parts = []
+    for layer, n_in, n_out in ((0, n_inputs, HIDDEN), (2, HIDDEN, HIDDEN), (4, HIDDEN, 1)):
+        weight = _of_shape(arrays, f"{branch}.{layer}.weight", (n_out, n_in))
+        parts += [weight.T.ravel(), _of_shape(arrays, f"{branch}.{layer}.bias", (n_out,))]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _of_shape(arrays: NetArrays, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    found = arrays[name]
+    if found.shape != shape or not np.isfinite(found).all():
+        raise ValueError(f"{name} {found.shape}; expected finite numbers of shape {shape}")
+    return found

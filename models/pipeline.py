@@ -8,22 +8,17 @@ never looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hitfinder.models import heads, learned, weights
 from hitfinder.models.calibration import GateMode
 from hitfinder.models.errors import ModelError
-from hitfinder.models.evidence import (
-    Evidence,
-    gather_evidence,
-    gather_on_device,
-    outside_boxes,
-)
+from hitfinder.models.evidence import Evidence, gather_evidence, outside_boxes
 from hitfinder.models.frame_gate import FrameGate
 from hitfinder.models.frontend import CellTables, Pooled, pool_frame
 from hitfinder.models.geometry import Geometry
@@ -31,7 +26,9 @@ from hitfinder.models.judgement import Judgement
 from hitfinder.models.places import Float, Places, look_closer
 from hitfinder.models.series_context import Image, SeriesContext
 from hitfinder.models.spots import MAX_PEAKS, Spots, locate, no_spots
-from hitfinder.models.uploads import Uploader
+
+if TYPE_CHECKING:
+    from hitfinder.models.device_evidence import DeviceEvidence
 
 MIN_SPOT_EVIDENCE = -1.0
 """Boxes of a hit that are looked at in its pixels; chance makes ten of them in a frame."""
@@ -40,8 +37,6 @@ MOST_LOOKS = 256
 frame, twice that at 2 photons a pixel. Of 300 spots 90 % are then found instead of 98 %."""
 MIN_SPOT_PROBABILITY = 0.5
 """Places of a hit that are called spots; the best one is in any case."""
-CUDA_BATCH = 4
-"""Frames judged together on a GPU, while the next are copied; a CPU gains nothing from batches."""
 
 
 class Pipeline:
@@ -71,8 +66,6 @@ class Pipeline:
         max_false_positive_rate: float = 1e-3,
         threshold: float | None = None,
     ) -> None:
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ModelError(f"device {device!r}: no CUDA device is visible; use cpu")
         if mode not in list(GateMode):
             raise ModelError(f"mode {mode!r}; expected one of {', '.join(GateMode)}")
         self.weights = _resolve(weights)
@@ -83,7 +76,7 @@ class Pipeline:
         self.gate = FrameGate(self.weights, self.mode)
         self.candidate: FrameGate | None = None
         # Frames are judged where they are, or uploaded.
-        self._uploader = Uploader(device) if device.startswith("cuda") else None
+        self._on_device = _on(device) if device.startswith("cuda") else None
 
     def begin(
         self,
@@ -101,7 +94,7 @@ class Pipeline:
                 again with the version that its verdict names.
         """
         known = learned.no_entries() if known is None else known
-        return SeriesContext(geometry, valid, self.weights.water, self.device, known)
+        return SeriesContext(geometry, valid, self.weights.water, known)
 
     def judge(
         self,
@@ -131,12 +124,12 @@ class Pipeline:
                     "new series for another shape"
                 )
         if pooled is None:
-            pooled = [pool_frame(image, context.valid_YX) for image in images]
+            pooled = [pool_frame(image, context.valid) for image in images]
         _check_maps(pooled, len(images), context)
         judged: list[Judgement] = []
         version, first = context.series.version, context.n_judged
         numbers = range(first, first + len(images)) if frames is None else frames
-        step = max(len(images), 1) if self._uploader is not None else 1
+        step = max(len(images), 1) if self._on_device is not None else 1
         for start in range(0, len(images), step):
             some = slice(start, start + step)
             maps = [
@@ -168,18 +161,11 @@ class Pipeline:
 
     def _evidence(
         self, pooled: Sequence[Pooled], cells: Sequence[CellTables]
-    ) -> Iterator[Evidence]:
-        """Yield what each frame's maps hold."""
-        if self._uploader is None:
-            for p, c in zip(pooled, cells, strict=True):
-                yield gather_evidence(p.sums, p.maxima, c)
-            return
-        batches = list(_batches(cells))
-        maps = self._uploader.ahead(pooled[batch] for batch in batches)
-        for batch, (sums_BHW, maxima_BHW) in zip(batches, maps, strict=True):
-            with torch.inference_mode():
-                found = gather_on_device(sums_BHW, maxima_BHW, cells[batch.start])
-            yield from found
+    ) -> Iterable[Evidence]:
+        """Return what each frame's maps hold."""
+        if self._on_device is not None:
+            return self._on_device.of(pooled, cells)
+        return (gather_evidence(p.sums, p.maxima, c) for p, c in zip(pooled, cells, strict=True))
 
     def run(self, image: Image, geometry: Geometry | None = None) -> Judgement:
         """Judge a single frame; without a geometry the beam is taken to be in the middle.
@@ -266,13 +252,11 @@ class Pipeline:
         return locate(image, context.valid, *(c[best] for c in columns))
 
 
-def _batches(cells: Sequence[CellTables]) -> Iterator[slice]:
-    """Yield runs of frames that share their tables, in order."""
-    start = 0
-    for k in range(1, len(cells) + 1):
-        if k == len(cells) or cells[k] is not cells[start] or k - start == CUDA_BATCH:
-            yield slice(start, k)
-            start = k
+def _on(device: str) -> DeviceEvidence:
+    # Judging on a CPU needs no torch, and loading it takes as long as all the rest of a start.
+    from hitfinder.models.device_evidence import DeviceEvidence
+
+    return DeviceEvidence(device)
 
 
 def _resolve(given: weights.Weights | Path | str | None) -> weights.Weights:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hitfinder.models import heads, learned
@@ -37,15 +36,12 @@ class SeriesContext:
         geometry: Geometry,
         valid: NDArray[np.bool_],
         water: WaterTable,
-        device: str,
         known: learned.Entries,
     ) -> None:
         self.geometry, self.valid = geometry, np.array(valid, order="C")
-        self.cells = cell_tables(geometry, valid, device)
+        self.cells = cell_tables(geometry, valid)
         self.heads = heads.head_tables(water, self.cells, geometry.pixel_size_m[0])
         self.n_judged = 0
-        self._device = device
-        self.valid_YX = torch.from_numpy(self.valid).to(device)
         self._stuck: NDArray[np.intp] | None = None
         self._stuck_cells = self.cells
         self._take_out(known)
@@ -94,12 +90,9 @@ class SeriesContext:
         width = self.cells.exposure_HW.shape[1]
         flat = row // CELL_PX * width + column // CELL_PX
         np.subtract.at(self.cells.narrow.exposure_HW.reshape(-1), flat, 1)
-        cell = torch.from_numpy(flat).to(self._device)
-        lost = torch.ones(len(pixels), device=self._device)
-        bins = self.cells.bin_HW.view(-1)[cell].to(torch.int64)
-        self.valid_YX.view(-1)[torch.from_numpy(pixels).to(self._device)] = False
-        self.cells.exposure_HW.view(-1).index_add_(0, cell, lost, alpha=-1)
-        self.cells.exposure_N.index_add_(0, bins, lost, alpha=-1)
+        np.subtract.at(self.cells.exposure_HW.reshape(-1), flat, 1)
+        np.subtract.at(self.cells.exposure_N, self.cells.bin_HW.reshape(-1)[flat], 1)
+        # Another object, by which a GPU sees that its copy of the tables is out of date.
         self.cells = replace(self.cells, n_valid=self.cells.n_valid - len(pixels))
         self._stuck, self._stuck_cells = None, self.cells
 
@@ -118,5 +111,5 @@ class SeriesContext:
                 return self._stuck_cells
         saturated = (image == top) & self.valid
         self._stuck = np.flatnonzero(saturated)
-        self._stuck_cells = cell_tables(self.geometry, self.valid & ~saturated, self._device)
+        self._stuck_cells = cell_tables(self.geometry, self.valid & ~saturated)
         return self._stuck_cells

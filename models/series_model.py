@@ -53,12 +53,9 @@ class SeriesModel:
     """
 
     def __init__(self, shape: tuple[int, int], cells: CellTables, known: Entries) -> None:
-        exposure, ring, bins = (
-            t.cpu().numpy() for t in (cells.exposure_HW, cells.ring_HW, cells.bin_HW)
-        )
         self.entries = known
-        self._hot = HotPixels(shape, ring)
-        self._dim = DimRegions(shape, exposure.copy(), bins)
+        self._hot = HotPixels(shape, cells.ring_HW)
+        self._dim = DimRegions(shape, cells.exposure_HW.copy(), cells.bin_HW)
         self._knows_hot_pixels = learned.is_settled(known)
         self._seen: dict[tuple[int, int], None] = {}
         self._n_taught, self._found_at, self._n_misses = 0, 0, 0

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.numpy
-import torch
 
 from hitfinder.models import vouched, weights_file
 from hitfinder.models.calibration import Calibration, GateMode
 from hitfinder.models.errors import ModelError
-from hitfinder.models.gate import GateNet
-from hitfinder.models.places import N_FEATURES
+from hitfinder.models.host_gate import HostGate, NetArrays
 from hitfinder.models.vouched import Vouched
 from hitfinder.models.water import WaterTable
 
@@ -30,14 +28,14 @@ class Weights:
     """Everything trained or tabulated that a `Pipeline` needs.
 
     Attributes:
-        net: the gate's network, in evaluation mode.
+        net: the weights of the gate's network, which `HostGate` and `GateNet` take.
         calibration: probabilities and thresholds.
         water: F2(q) of the heads.
         model_id: first 12 hex digits of the file's sha256; stamped on every result.
         card: the model card as read.
     """
 
-    net: GateNet
+    net: NetArrays
     calibration: Calibration
     water: WaterTable
     model_id: str
@@ -59,18 +57,18 @@ def load(path: Path | None = None) -> Weights:
 
 
 def save(
-    path: Path, net: GateNet, calibration: Calibration, water: WaterTable, card: dict[str, Any]
+    path: Path, net: NetArrays, calibration: Calibration, water: WaterTable, card: dict[str, Any]
 ) -> Path:
     """Write weights and card; returns the weights' path.
 
     Args:
         path: a `.safetensors` file; the card goes beside it as `.json`.
-        net: trained network.
+        net: a trained network's `GateNet.arrays`.
         calibration: its calibration.
         water: F2(q), copied in so that the sha256 covers it.
         card: what the card says beyond format and sha256.
     """
-    arrays = {f"net.{name}": t.detach().cpu().numpy() for name, t in net.state_dict().items()}
+    arrays = {f"net.{name}": a for name, a in net.items()}
     arrays["calibration.slope"] = calibration.slope
     arrays["calibration.offset"] = calibration.offset
     for mode, scores in zip(GateMode, calibration.blank_scores, strict=True):
@@ -87,15 +85,12 @@ def load_water() -> WaterTable:
 
 
 def _unpack(found: Vouched, name: str) -> Weights:
-    net, arrays = GateNet(), found.arrays
-    state = {k[4:]: torch.from_numpy(a.copy()) for k, a in arrays.items() if k.startswith("net.")}
+    arrays = found.arrays
+    net = {k[4:]: a for k, a in arrays.items() if k.startswith("net.")}
     try:
-        net.load_state_dict(state)
-        if not 0 <= int(net.column_F.min()) <= int(net.column_F.max()) < N_FEATURES:
-            raise ValueError("columns of a place that there are not")
+        HostGate(net)
         calibration = Calibration.of_arrays(arrays)
         water = WaterTable.from_table(arrays["water.q_inv_A"], arrays["water.f2_e2"])
-    except (RuntimeError, KeyError, ValueError) as err:
+    except (KeyError, ValueError) as err:
         raise ModelError(f"{name}: arrays are not those of {weights_file.FORMAT}: {err}") from err
-    net.eval()
     return Weights(net, calibration, water, found.sha256[:12], found.card)

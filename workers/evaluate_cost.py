@@ -75,7 +75,7 @@ def measure_cost(weights: Path | None, detector: Detector, rounds: int) -> Cost:
         pipeline.judge([image], context, [pooled[id(image)]])
 
     def estimate(k: int) -> None:
-        background.estimate_on_host(pooled[id(blanks[k % len(blanks)])].sums, context.cells)
+        background.estimate(pooled[id(blanks[k % len(blanks)])].sums, context.cells)
 
     steps: dict[str, Callable[[int], object]] = {
         "memcpy_ms": lambda k: np.copyto(copies[k % COPIES], copies[(k + 1) % COPIES]),

@@ -191,8 +191,8 @@ class _Bench:
             shape, (pixel_m, pixel_m), ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
         )
         self.context = pipeline.begin(self.geometry, self.valid)
-        self.exposure_N = self.context.cells.exposure_N.cpu().numpy()
-        self._bins = self.context.cells.bin_HW.cpu().numpy().ravel()
+        self.exposure_N = self.context.cells.exposure_N
+        self._bins = self.context.cells.bin_HW.ravel()
         self._form_factor = water_form_factor()
         self._bounds: dict[tuple[float, float], Array] = {}
 

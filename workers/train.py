@@ -109,14 +109,14 @@ def train(options: TrainOptions) -> Path:
         )
         calibration = calibrate(fitted.net, frames[Part.CALIBRATE], list(blanks.values()))
         water = weights.load_water()
-        made = Weights(fitted.net, calibration, water, "in training", {})
+        made = Weights(fitted.net.arrays(), calibration, water, "in training", {})
         n_head_frames = config.frames.head_frames
         bar = progress.add_task("measuring heads", total=2 * n_head_frames)
         heads = measure_heads(
             made, n_head_frames, seed, options.detector, lambda: progress.advance(bar)
         )
     card = _card(options, fitted, calibration, heads, blanks)
-    path = weights.save(options.out, fitted.net, calibration, water, card)
+    path = weights.save(options.out, fitted.net.arrays(), calibration, water, card)
     draw_curves(fitted, path.with_name(f"{path.stem}_curves.png"))
     _draw_matrices(fitted, calibration, frames[Part.TEST], heads, path)
     return path

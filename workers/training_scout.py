@@ -48,7 +48,7 @@ class SeriesScout:
     """
 
     def __init__(self, geometry: Geometry, valid: NDArray[np.bool_]) -> None:
-        self._context = SeriesContext(geometry, valid, load_water(), "cpu", learned.no_entries())
+        self._context = SeriesContext(geometry, valid, load_water(), learned.no_entries())
 
     def places(self, image: Pixels) -> Places:
         """Return the places of the next frame, (ss, fs) counts."""

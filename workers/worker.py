@@ -10,8 +10,6 @@ import logging
 import time
 from pathlib import Path
 
-import torch
-
 from hitfinder.models.frame_gate import FrameGate
 from hitfinder.models.judgement import Judgement
 from hitfinder.models.pipeline import Pipeline
@@ -239,8 +237,6 @@ def run_worker(session: Session, role: int) -> None:
     ring, bells = session.attach()
     pulse = Pulse(ring, role)
     device = session.devices[role - FIRST_WORKER_ROLE]
-    # The decoders and the other workers want the cores too; one thread is also the fastest here.
-    torch.set_num_threads(1)
     n_decoders = session.config.n_decoders(len(session.devices))
     worker = Worker(ring, bells, Path(session.runtime), session.config, role, device, n_decoders)
     pulse.ready()

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hitfinder.models import background, scan
+from hitfinder.models import device_background, device_scan
 from hitfinder.models.classical import ClassicalSettings, find_peaks
+from hitfinder.models.device_tables import DeviceTables, stack_maps, tables_on
 from hitfinder.models.errors import ModelError
-from hitfinder.models.frontend import CellTables, cell_tables, pool_frame, stack_maps
+from hitfinder.models.frontend import cell_tables, pool_frame
 from hitfinder.models.geometry import Geometry
 
 
@@ -24,13 +25,13 @@ class ScanReference:
     needs_truth = False
 
     def __init__(self) -> None:
-        self._cells: CellTables | None = None
-        self._valid: torch.Tensor | None = None
+        self._cells: DeviceTables | None = None
+        self._valid: NDArray[np.bool_] | None = None
 
     def begin(self, geometry: Geometry, valid: NDArray[np.bool_]) -> None:
         """Make the tables of a series."""
-        self._cells = cell_tables(geometry, valid)
-        self._valid = torch.from_numpy(np.array(valid))
+        self._cells = tables_on(cell_tables(geometry, valid))
+        self._valid = np.array(valid)
 
     def score(
         self, image: NDArray[np.unsignedinteger], _noise_free: NDArray[np.float32] | None
@@ -40,8 +41,8 @@ class ScanReference:
             raise ModelError("begin a series before scoring frames")
         with torch.inference_mode():
             sums, maxima = stack_maps([pool_frame(image, self._valid)], "cpu")
-            mean = background.estimate(sums, self._cells).mean_BHW
-            found = scan.scan(sums, maxima, mean, self._cells)
+            mean = device_background.estimate(sums, self._cells).mean_BHW
+            found = device_scan.scan(sums, maxima, mean, self._cells)
         return float(found.evidence.max())
 
 

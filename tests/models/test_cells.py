@@ -10,14 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hitfinder.models import background, places, scan
-from hitfinder.models.evidence import (
-    MIN_EVIDENCE,
-    gather_evidence,
-    gather_on_device,
-    outside_boxes,
+from hitfinder.models import (
+    _cells,
+    background,
+    device_background,
+    device_evidence,
+    device_scan,
+    places,
+    scan,
 )
-from hitfinder.models.frontend import CELL_PX, CellTables, cell_tables, pool_frame, stack_maps
+from hitfinder.models.device_tables import stack_maps, tables_on
+from hitfinder.models.evidence import MIN_EVIDENCE, gather_evidence, outside_boxes
+from hitfinder.models.frontend import CELL_PX, CellTables, cell_tables, pool_frame
 from hitfinder.models.geometry import Geometry
 
 Maps = tuple[torch.Tensor, torch.Tensor]
@@ -46,9 +50,9 @@ SHAPES = [(530, 514), (67, 300), (3, 9), (1, 1)]
 @pytest.mark.parametrize("photons_per_px", [0.0, 0.01, 2.0, 900.0])
 def test_the_compiled_background_is_that_of_torch(shape, photons_per_px):
     (sums, _), tables = maps_of(shape, photons_per_px)
-    defined = background.estimate(sums, tables)
+    defined = device_background.estimate(sums, tables_on(tables))
     for frame, counts in enumerate(sums.numpy()):
-        compiled = background.estimate_on_host(counts, tables)
+        compiled = background.estimate(counts, tables)
         for one, all_frames in (
             (compiled.mean_HW, defined.mean_BHW),
             (compiled.total_N, defined.total_BN),
@@ -69,9 +73,9 @@ def assert_same_candidates(
     maps: Maps, mean: torch.Tensor, tables: CellTables
 ) -> NDArray[np.float32]:
     """Scan compiled and as defined, compare, and return the candidates, (frames, 5, scales, K)."""
-    defined = torch.stack(scan.scan(*maps, mean, tables).columns(), 1).numpy()
+    defined = torch.stack(device_scan.scan(*maps, mean, tables_on(tables)).columns(), 1).numpy()
     frames = zip(*(m.numpy() for m in (*maps, mean)), strict=True)
-    compiled = np.stack([scan.scan_on_host(*frame, tables) for frame in frames])
+    compiled = np.stack([scan.scan(*frame, tables) for frame in frames])
     close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=2e-6)
     close(compiled[:, 0], defined[:, 0])
     for found, other in zip(compiled, defined, strict=True):
@@ -86,7 +90,8 @@ def assert_same_candidates(
 @pytest.mark.parametrize("photons_per_px", [0.0, 0.01, 2.0, 900.0])
 def test_the_compiled_candidates_are_those_of_torch(shape, photons_per_px):
     maps, tables = maps_of(shape, photons_per_px)
-    assert_same_candidates(maps, background.estimate(maps[0], tables).mean_BHW, tables)
+    mean = device_background.estimate(maps[0], tables_on(tables)).mean_BHW
+    assert_same_candidates(maps, mean, tables)
 
 
 @settings(max_examples=60, deadline=None)
@@ -101,7 +106,7 @@ def test_candidates_of_any_maps_are_those_of_torch(shape, mean, crowd, seed):
     rng = np.random.default_rng(seed)
     valid = rng.random((4 * shape[0], 4 * shape[1])) > rng.choice([0, 0.1, 0.97])
     tables = cell_tables(Geometry.centred(valid.shape), valid)
-    expected = rng.uniform(0.5, 1.5, shape) * mean * tables.exposure_HW.numpy()
+    expected = rng.uniform(0.5, 1.5, shape) * mean * tables.exposure_HW
     sums = rng.poisson(expected + (rng.random(shape) < crowd) * rng.exponential(500, shape))
     maxima = np.minimum(sums, rng.poisson(sums * rng.random(shape)) + 1)
     maps = tuple(torch.from_numpy(a.astype(np.uint32)[None]) for a in (sums, maxima))
@@ -124,12 +129,10 @@ def test_compiled_tails_are_those_of_torch():
     above = torch.from_numpy(10 ** rng.uniform(-2, 4, 4099))
     n = torch.floor(mean + above) + torch.arange(4099) % 2 * 0.37
     for some in (4099, 8, 3, 0):
-        torch.testing.assert_close(
-            scan.neg_log10_tail(n[:some], mean[:some]),
-            scan.neg_log10_tail_torch(n[:some], mean[:some]),
-            rtol=1e-6,
-            atol=1e-6,
-        )
+        compiled = np.empty(some, np.float32)
+        _cells.neg_log10_tails(n[:some].numpy(), mean[:some].numpy(), compiled)
+        defined = device_scan.neg_log10_tail(n[:some], mean[:some])
+        np.testing.assert_allclose(compiled, defined.numpy(), rtol=1e-6, atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
@@ -162,7 +165,7 @@ def test_a_box_is_hidden_where_a_stronger_one_reaches_it(n_each, n_keep, span, n
 @pytest.mark.parametrize("photons_per_px", [0.01, 2.0])
 def test_evidence_is_the_same_wherever_it_is_gathered(photons_per_px):
     maps, tables = maps_of((530, 514), photons_per_px)
-    on_device = gather_on_device(*maps, tables)
+    on_device = device_evidence.gather(*maps, tables_on(tables))
     for sums, maxima, other in zip(*(m.numpy() for m in maps), on_device, strict=True):
         one = gather_evidence(sums, maxima, tables)
         np.testing.assert_array_equal(one.total_N, other.total_N)
@@ -180,25 +183,25 @@ def test_tables_that_do_not_fit_are_refused():
     def with_narrow(**changed):
         return dataclasses.replace(tables, narrow=dataclasses.replace(tables.narrow, **changed))
 
-    for name, n in (("bin_HW", tables.exposure_N.numel()), ("lowest", tables.n_rings)):
+    for name, n in (("bin_HW", tables.exposure_N.size), ("lowest", tables.n_rings)):
         beyond = getattr(tables.narrow, name).copy()
         beyond[-1, -1] = n
         with pytest.raises(ValueError, match="ring or bin"):
-            background.estimate_on_host(sums[0].numpy(), with_narrow(**{name: beyond}))
+            background.estimate(sums[0].numpy(), with_narrow(**{name: beyond}))
     mean = np.zeros(sums.shape[1:], np.float32)
     smaller = with_narrow(exposure_HW=tables.narrow.exposure_HW[1:])
     with pytest.raises(ValueError, match="exposure"):
-        background.estimate_on_host(sums[0].numpy(), smaller)
+        background.estimate(sums[0].numpy(), smaller)
     with pytest.raises(ValueError, match="exposure"):
-        scan.scan_on_host(sums[0].numpy(), maxima[0].numpy(), mean, smaller)
+        scan.scan(sums[0].numpy(), maxima[0].numpy(), mean, smaller)
     with pytest.raises(ValueError, match="mean"):
-        scan.scan_on_host(sums[0].numpy(), maxima[0].numpy(), mean[1:], tables)
+        scan.scan(sums[0].numpy(), maxima[0].numpy(), mean[1:], tables)
 
 
 def test_cells_around_boxes_leave_their_bins_once():
     (sums, _), tables = maps_of((530, 514), 2.0)
     counts_HW = sums[0].numpy()
-    total_N = background.estimate_on_host(counts_HW, tables).total_N
+    total_N = background.estimate(counts_HW, tables).total_N
     rng = np.random.default_rng(4)
     edges = rng.choice(scan.SCALES_PX, 60).astype(np.float32)
     # Where a box of that edge can lie: the centre of its cells.

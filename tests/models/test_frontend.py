@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hitfinder.models import background
+from hitfinder.models import device_background
+from hitfinder.models.device_tables import stack_maps, tables_on
 from hitfinder.models.errors import ModelError
-from hitfinder.models.frontend import cell_tables, pool_frame, stack_maps
+from hitfinder.models.frontend import cell_tables, pool_frame
 from hitfinder.models.geometry import Geometry
 
 SHAPE = (270, 258)
@@ -62,7 +63,7 @@ def test_the_background_is_that_of_the_water_with_and_without_spots(photons_per_
         image[i : i + 3, j : j + 3] += rng.poisson(40, (3, 3)).astype(np.uint16)
     valid = np.ones(SHAPE, np.bool_)
     sums, _ = stack_maps([pool_frame(image, valid)], "cpu")
-    expected = background.estimate(sums, cell_tables(geometry, valid))
+    expected = device_background.estimate(sums, tables_on(cell_tables(geometry, valid)))
     ratio = float(expected.mean_BHW.sum()) / mean.sum()
     assert ratio == pytest.approx(1, abs=4 / np.sqrt(mean.sum()) + 0.01)
     assert float(expected.photons_per_px_B[0]) == pytest.approx(mean.mean() * ratio, rel=1e-3)
@@ -76,7 +77,9 @@ def test_a_bright_frame_with_polarisation_leaves_no_false_structure():
     mean = 50 * (1 - x**2 / (x**2 + y**2 + 0.15**2))
     valid = np.ones(SHAPE, np.bool_)
     sums, _ = stack_maps([pool_frame(rng.poisson(mean).astype(np.uint16), valid)], "cpu")
-    expected = background.estimate(sums, cell_tables(geometry, valid)).mean_BHW[0]
+    expected = device_background.estimate(sums, tables_on(cell_tables(geometry, valid))).mean_BHW[
+        0
+    ]
     full = expected[:-1, :-1].numpy()
     truth = mean[:268, :256].reshape(67, 4, 64, 4).sum((1, 3))
     assert np.abs(full / truth - 1).max() < 0.12
@@ -86,10 +89,10 @@ def test_a_bright_frame_with_polarisation_leaves_no_false_structure():
 def test_frames_of_a_batch_do_not_see_each_other():
     rng = np.random.default_rng(4)
     valid = np.ones(SHAPE, np.bool_)
-    tables = cell_tables(Geometry.centred(SHAPE), valid)
+    tables = tables_on(cell_tables(Geometry.centred(SHAPE), valid))
     frames = [pool_frame(rng.poisson(m, SHAPE).astype(np.uint16), valid) for m in (0.01, 1, 0.1)]
-    together = background.estimate(stack_maps(frames, "cpu")[0], tables)
+    together = device_background.estimate(stack_maps(frames, "cpu")[0], tables)
     for k, frame in enumerate(frames):
-        alone = background.estimate(stack_maps([frame], "cpu")[0], tables)
+        alone = device_background.estimate(stack_maps([frame], "cpu")[0], tables)
         torch.testing.assert_close(together.mean_BHW[k], alone.mean_BHW[0], rtol=1e-5, atol=0)
         assert (together.counts_BN[k] == alone.counts_BN[0]).all()

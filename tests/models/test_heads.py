@@ -41,7 +41,7 @@ def mean_counts(cells, energy_eV, clen_m, n_photons):
     mean *= n_photons / mean.sum()
     per_cell = mean.reshape(SHAPE[0] // 4, 4, SHAPE[1] // 4, 4).sum((1, 3))
     n_bins = cells.n_rings * N_SECTORS
-    return np.bincount(cells.bin_HW.numpy().ravel(), per_cell.ravel(), n_bins)
+    return np.bincount(cells.bin_HW.ravel(), per_cell.ravel(), n_bins)
 
 
 def pulls(estimates, truth):
@@ -65,7 +65,7 @@ def test_errors_are_as_large_as_sigma_says_where_the_ring_is_seen(
 ):
     rng = np.random.default_rng(1)
     mean = mean_counts(cells, energy_eV, clen_m, n_photons)
-    exposure = cells.exposure_N.numpy()
+    exposure = cells.exposure_N
     drawn = [heads.estimate(rng.poisson(mean), exposure, tables) for _ in range(40)]
     z = pulls(drawn, [(energy_eV, clen_m)] * len(drawn))
     assert (np.abs(z.mean(axis=0)) < 0.5).all()
@@ -74,7 +74,7 @@ def test_errors_are_as_large_as_sigma_says_where_the_ring_is_seen(
 
 def test_sigma_covers_the_truth_over_the_whole_range(cells, tables):
     rng = np.random.default_rng(2)
-    exposure = heads.fold(cells.exposure_N.numpy())
+    exposure = heads.fold(cells.exposure_N)
     truth = np.stack((rng.uniform(5000, 10000, 300), rng.uniform(0.1, 0.5, 300)), axis=1)
     means = tables.shape_at(truth[:, 0], np.log(truth[:, 0] / truth[:, 1])) * exposure
     means *= 3e4 / means.sum(axis=1, keepdims=True)
@@ -87,7 +87,7 @@ def test_sigma_covers_the_truth_over_the_whole_range(cells, tables):
 
 def test_sigma_is_near_the_cramer_rao_bound_where_the_ring_is_seen(cells, tables):
     mean = mean_counts(cells, 6000, 0.15, 87e3)
-    e = heads.estimate(mean, cells.exposure_N.numpy(), tables)
+    e = heads.estimate(mean, cells.exposure_N, tables)
     assert e.photon_energy_eV == pytest.approx(6000, abs=15)
     assert e.photon_energy_sigma_eV == pytest.approx(47, rel=0.15)
     assert e.clen_sigma_m == pytest.approx(1.8e-3, rel=0.15)
@@ -97,7 +97,7 @@ def test_sigma_is_near_the_cramer_rao_bound_where_the_ring_is_seen(cells, tables
 def test_a_series_sharpens_what_one_frame_cannot_tell(cells, tables):
     rng = np.random.default_rng(3)
     mean = mean_counts(cells, 7000, 0.25, 22e3)
-    exposure = cells.exposure_N.numpy()
+    exposure = cells.exposure_N
     one, two = (SeriesPosterior.empty(tables) for _ in range(2))
     for k in range(600):
         (one if k % 2 else two).add(rng.poisson(mean), exposure)
@@ -112,7 +112,7 @@ def test_a_series_sharpens_what_one_frame_cannot_tell(cells, tables):
 
 
 def test_without_photons_the_answer_is_the_range(cells, tables):
-    e = heads.estimate(np.zeros(cells.exposure_N.numel()), cells.exposure_N.numpy(), tables)
+    e = heads.estimate(np.zeros(cells.exposure_N.size), cells.exposure_N, tables)
     assert e.photon_energy_sigma_eV == pytest.approx(0.683 * 2500, rel=0.01)
     assert e.clen_sigma_m == pytest.approx(0.683 * 0.2, rel=0.01)
     assert not e.tells_parameters
@@ -122,7 +122,7 @@ def test_without_photons_the_answer_is_the_range(cells, tables):
 def test_a_background_that_is_not_water_widens_sigma(cells, tables):
     rng = np.random.default_rng(5)
     mean = mean_counts(cells, 6000, 0.15, 87e3)
-    exposure = cells.exposure_N.numpy()
+    exposure = cells.exposure_N
     smooth = heads.estimate(rng.poisson(mean), exposure, tables)
     rough = mean * (1 + 0.5 * np.sin(np.arange(len(mean)) // 16))
     odd = heads.estimate(rng.poisson(rough), exposure, tables)
@@ -136,7 +136,7 @@ def narrow(cells, tables):
     """Return a series of 40 frames at 7 keV and 0.15 m, and its photons."""
     rng = np.random.default_rng(6)
     series = SeriesPosterior.empty(tables)
-    mean, exposure = mean_counts(cells, 7000, 0.15, 128e3), cells.exposure_N.numpy()
+    mean, exposure = mean_counts(cells, 7000, 0.15, 128e3), cells.exposure_N
     for _ in range(40):
         series.add(rng.poisson(mean), exposure)
     return series.estimate(tables), series.n_photons
@@ -179,8 +179,8 @@ def test_a_beam_beside_the_detector_with_its_centre_unknown(tables):
     mean = water_shape(weights.load_water(), np.sqrt(r2), x**2 / r2, 7000.0, 0.15)
     mean *= 3e7 / mean.sum()
     per_cell = mean.reshape(SHAPE[0] // 4, 4, SHAPE[1] // 4, 4).sum((1, 3))
-    counts = np.bincount(cells.bin_HW.numpy().ravel(), per_cell.ravel(), len(cells.exposure_N))
-    e = heads.estimate(counts, cells.exposure_N.numpy(), one_sided)
+    counts = np.bincount(cells.bin_HW.ravel(), per_cell.ravel(), len(cells.exposure_N))
+    e = heads.estimate(counts, cells.exposure_N, one_sided)
     assert abs(e.photon_energy_eV - 7000) < 2 * e.photon_energy_sigma_eV
     assert abs(e.clen_m - 0.15) < 2 * e.clen_sigma_m
     assert e.is_narrow
@@ -188,7 +188,7 @@ def test_a_beam_beside_the_detector_with_its_centre_unknown(tables):
 
 @pytest.mark.parametrize(("n_misses", "n_used"), [(5, 5), (1, 11)])
 def test_hits_are_used_only_where_misses_are_few(cells, tables, n_misses, n_used):
-    mean, exposure = mean_counts(cells, 7000, 0.15, 1e4), cells.exposure_N.numpy()
+    mean, exposure = mean_counts(cells, 7000, 0.15, 1e4), cells.exposure_N
     misses, hits = (SeriesPosterior.empty(tables) for _ in range(2))
     for series, n in ((misses, n_misses), (hits, 10)):
         for _ in range(n):

@@ -25,7 +25,7 @@ def test_it_says_what_the_network_says(n_places: int, blind_to: list[Evidence], 
         stacked = torch.zeros(1, PLACES, N_FEATURES)
         stacked[0, :n_places] = features
         logits, spots = net(stacked)
-    host = HostGate(net)
+    host = HostGate(net.arrays())
     np.testing.assert_allclose(host.judge(features.numpy()), logits[0], rtol=1e-5, atol=2e-5)
     np.testing.assert_allclose(
         host.spot_logits(features.numpy()), spots[0, :n_places], rtol=1e-5, atol=2e-5

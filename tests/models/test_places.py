@@ -158,7 +158,7 @@ def test_no_box_no_place_and_the_gate_takes_it():
     nothing = np.zeros((6, 0), np.float32)
     found = look_closer(spot(0, 1.0), np.ones((128, 128), np.bool_), nothing, (0.0, 0.0), True)
     assert len(found) == 0
-    gate = HostGate(GateNet())
+    gate = HostGate(GateNet().arrays())
     assert gate.judge(found.features)[0] < -10
     assert gate.judge(looked_at(spot(60, 1.8)).features)[0] > 10
 

@@ -5,9 +5,11 @@ import pytest
 import torch
 from scipy import stats
 
+from hitfinder.models.device_scan import neg_log10_tail, scan
+from hitfinder.models.device_tables import tables_on
 from hitfinder.models.frontend import cell_tables
 from hitfinder.models.geometry import Geometry
-from hitfinder.models.scan import FLOOR, SCALES_PX, neg_log10_tail, scan
+from hitfinder.models.scan import FLOOR, SCALES_PX
 
 SHAPE = (96, 88)
 
@@ -51,7 +53,7 @@ def brute_force(sums, maxima, mean, exposure, n_valid):
 def test_the_strongest_place_of_each_scale_is_that_of_brute_force(photons_per_px: float):
     rng = np.random.default_rng(7)
     valid = rng.random(SHAPE) > 0.05
-    tables = cell_tables(Geometry.centred(SHAPE), valid)
+    tables = tables_on(cell_tables(Geometry.centred(SHAPE), valid))
     exposure = tables.exposure_HW.numpy()
     mean = (exposure * photons_per_px).astype(np.float32)
     image = rng.poisson(photons_per_px, SHAPE) * valid
@@ -70,7 +72,7 @@ def test_the_strongest_place_of_each_scale_is_that_of_brute_force(photons_per_px
 
 
 def test_a_lone_bright_pixel_leaves_nothing_without_it():
-    tables = cell_tables(Geometry.centred(SHAPE), np.ones(SHAPE, np.bool_))
+    tables = tables_on(cell_tables(Geometry.centred(SHAPE), np.ones(SHAPE, np.bool_)))
     mean = tables.exposure_HW[None] * 0.01
     sums = torch.zeros_like(mean)
     maxima = torch.zeros_like(mean)
@@ -83,7 +85,7 @@ def test_a_lone_bright_pixel_leaves_nothing_without_it():
 def test_a_few_strong_wide_spots_do_not_crowd_out_faint_ones():
     rng = np.random.default_rng(8)
     shape = (512, 512)
-    tables = cell_tables(Geometry.centred(shape), np.ones(shape, np.bool_))
+    tables = tables_on(cell_tables(Geometry.centred(shape), np.ones(shape, np.bool_)))
     image = rng.poisson(0.02, shape)
     for spot in ((60, 60), (60, 400), (400, 60)):
         at = np.rint(rng.normal(spot, 5, (20000, 2))).astype(int)

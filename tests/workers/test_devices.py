@@ -38,3 +38,15 @@ def test_the_supervisor_never_loads_torch() -> None:
         "sys.exit('torch' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_worker_on_a_cpu_judges_without_torch() -> None:
+    """Loading it would take as long as all the rest of a killed worker's successor's start."""
+    code = (
+        "import sys, numpy as np\n"
+        "from hitfinder.models.pipeline import Pipeline\n"
+        "from hitfinder.workers import child, worker\n"
+        "Pipeline().run(np.ones((64, 64), np.uint16))\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

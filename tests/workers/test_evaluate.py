@@ -40,7 +40,7 @@ def options(out: Path) -> EvaluateOptions:
     path = out / "bare.safetensors"
     if not path.exists():
         torch.manual_seed(1)
-        weights.save(path, GateNet(), calibration, weights.load_water(), {"name": "bare"})
+        weights.save(path, GateNet().arrays(), calibration, weights.load_water(), {"name": "bare"})
     return EvaluateOptions(
         out,
         path,

@@ -24,7 +24,9 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = np.linspace(-40, -30, 2000, dtype=np.float32)
     calibration = Calibration(np.ones(2), np.zeros(2), (table, table), np.array([0.0, 1.0]))
     path = tmp_path_factory.mktemp("old") / "old.safetensors"
-    return weights.save(path, GateNet(), calibration, weights.load_water(), {"name": "old"})
+    return weights.save(
+        path, GateNet().arrays(), calibration, weights.load_water(), {"name": "old"}
+    )
 
 
 @pytest.fixture(scope="module")
