@@ -131,10 +131,13 @@ float raise_background(window *w, const frame *f, const int32_t middle[2], float
     for (int off = -most; off <= most; off += OFF_CENTRE_STEP)
         along_ring(f, &r, radius, (float)off / radius, background, of_ring);
     along_ray(f, radius, out, background, of_ray);
+    int32_t ring_table[SPAN], ray_table[SPAN];
+    for (int k = 0; k < SPAN; k++)
+        ring_table[k] = row_of(w, background * of_ring[k]), ray_table[k] = row_of(w, background * of_ray[k]);
     for (int k = 0; k < w->n_photons; k++) {
         float y = (float)w->y[k], x = (float)w->x[k];
-        float factor = fmaxf(of_ring[clamped(y * out[0] + x * out[1])], of_ray[clamped(x * out[0] - y * out[1])]);
-        w->table[k] = row_of(w, background * factor);
+        int on_ring = clamped(y * out[0] + x * out[1]), on_ray = clamped(x * out[0] - y * out[1]);
+        w->table[k] = of_ring[on_ring] > of_ray[on_ray] ? ring_table[on_ring] : ray_table[on_ray];
     }
     return fmaxf(of_ring[REACH], of_ray[REACH]);
 }

@@ -20,9 +20,9 @@ static void explain(window *w, const frame *f, int edge, float mean, int is_tame
     starts(w, edge / 2 > 2 ? edge / 2 : 2, start);
     found[RAISED] = 1;
     /* Most places of most frames are nothing, and neighbours make them less. */
-    if (best_spots(w, start, middle, ratio, found) > WORTH_NEIGHBOURS) {
+    if (best_spots(w, start, middle, WORTH_NEIGHBOURS, ratio, found) > WORTH_NEIGHBOURS) {
         found[RAISED] = raise_background(w, f, middle, background);
-        best_spots(w, start, middle, ratio, found);
+        best_spots(w, start, middle, INFINITY, ratio, found);
     }
     found[BACKGROUND] = background * found[RAISED];
 }
@@ -128,6 +128,10 @@ static int read_widths(window *w, const int32_t *first, const int32_t *reach) {
             return 0;
         }
         w->first[k] = first[k], w->reach[k] = reach[k];
+        for (int dy = 0, dx = reach[k]; dy <= reach[k]; dy++) {
+            while (dy * dy + dx * dx > reach[k] * reach[k]) dx--;
+            w->half[k][dy] = dx;
+        }
     }
     return 1;
 }
