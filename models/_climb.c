@@ -8,7 +8,6 @@
 
 #define TOGETHER 8 /* pixels of a climb worked out side by side: their sums do not wait for each other */
 #define MAX_STEPS 12
-#define INLINE static inline __attribute__((always_inline))
 
 typedef struct {
     int y[TOGETHER], x[TOGETHER];
