@@ -30,7 +30,9 @@ setup(
         ),
         Extension(
             "hitfinder.models._places",
-            sources=[f"models/_{name}.c" for name in ("places", "window", "climb", "beside")],
+            sources=[
+                f"models/_{name}.c" for name in ("places", "window", "climb", "beside", "tiles")
+            ],
             depends=["models/_places.h"],
             # As above: every core says the same of a place.
             extra_compile_args=[

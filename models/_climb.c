@@ -8,7 +8,6 @@
 
 #define TOGETHER 8 /* pixels of a climb worked out side by side: their sums do not wait for each other */
 #define MAX_STEPS 12
-#define INLINE static inline __attribute__((always_inline))
 
 typedef struct {
     int y[TOGETHER], x[TOGETHER];
@@ -16,57 +15,48 @@ typedef struct {
     levels ratio[TOGETHER]; /* log likelihood ratio of each intensity */
 } trial;
 
-/* Lit pixels that a spot of a width at some pixels could reach, in their order. */
-typedef struct {
-    int32_t y[SPAN * SPAN], x[SPAN * SPAN], table[SPAN * SPAN];
-    float n[SPAN * SPAN];
-    size_t count;
-} within;
-
-static void gather(const window *w, int reach, int count, const trial *t, within *lit) {
+/* Sum over the lit pixels what they say for each intensity, at `count` pixels side by side. Of each row only those that
+ * one of the pixels reaches are looked at, and what is beyond the reach of another says nothing there. */
+INLINE void add_up(const window *w, int width, int count, const trial *t, levels *answer) {
+    const float *rows = w->gain + (size_t)w->first[width] * LEVELS;
+    const int reach = w->reach[width], beyond = reach * reach + 1;
+    levels sum[TOGETHER] = {{0}};
     int top = t->y[0], bottom = t->y[0], left = t->x[0], right = t->x[0];
     for (int c = 1; c < count; c++) {
         top = t->y[c] < top ? t->y[c] : top, bottom = t->y[c] > bottom ? t->y[c] : bottom;
         left = t->x[c] < left ? t->x[c] : left, right = t->x[c] > right ? t->x[c] : right;
     }
-    top = top - reach < -REACH ? -REACH : top - reach, bottom = bottom + reach > REACH ? REACH : bottom + reach;
-    left -= reach, right += reach;
-    size_t kept = 0;
-    for (size_t k = (size_t)w->row_first[top + REACH]; k < (size_t)w->row_first[bottom + REACH + 1]; k++) {
-        lit->y[kept] = w->y[k], lit->x[kept] = w->x[k], lit->table[kept] = w->table[k], lit->n[kept] = w->n[k];
-        kept += (w->x[k] >= left) & (w->x[k] <= right);
+    const int last = bottom + reach > REACH ? REACH : bottom + reach;
+    for (int y = top - reach < -REACH ? -REACH : top - reach; y <= last; y++) {
+        const int half = w->half[width][y < top ? top - y : y > bottom ? y - bottom : 0];
+        const uint32_t lit = w->lit[y + REACH], near = lit & columns(left - half, right + half);
+        if (!near) continue;
+        const int32_t from = w->row_first[y + REACH] + __builtin_popcount(lit & ((near & -near) - 1));
+        const int32_t to = from + __builtin_popcount(near);
+        int dy2[TOGETHER];
+        for (int c = 0; c < count; c++) dy2[c] = (y - t->y[c]) * (y - t->y[c]);
+        for (int32_t k = from; k < to; k++)
+            for (int c = 0; c < count; c++) {
+                const int dx = w->x[k] - t->x[c], d2 = dy2[c] + dx * dx;
+                const size_t row = (size_t)(w->table[k] + (d2 < beyond ? d2 : beyond));
+                sum[c] += w->n[k] * *(const levels *)(rows + row * LEVELS);
+            }
     }
-    lit->count = kept;
-}
-
-/* Sum over the lit pixels what they say for each intensity, at `count` pixels side by side. */
-INLINE void add_up(const float *rows, const within *lit, int beyond, int count, const trial *t, levels *answer) {
-    levels sum[TOGETHER] = {{0}};
-    for (size_t k = 0; k < lit->count; k++)
-        for (int c = 0; c < count; c++) {
-            int dy = lit->y[k] - t->y[c], dx = lit->x[k] - t->x[c], d2 = dy * dy + dx * dx;
-            size_t row = (size_t)(lit->table[k] + (d2 < beyond ? d2 : beyond));
-            sum[c] += lit->n[k] * *(const levels *)(rows + row * LEVELS);
-        }
     for (int c = 0; c < count; c++) answer[c] = sum[c];
 }
 
 /* Work out the log likelihood ratios for spots of a width at some pixels of the window. */
 FAST static void try_pixels(const window *w, int width, int count, trial *t) {
-    const float *rows = w->gain + (size_t)w->first[width] * LEVELS;
-    int reach = w->reach[width], beyond = reach * reach + 1;
-    within lit;
     levels sum[TOGETHER];
-    gather(w, reach, count, t, &lit);
     switch (count) {
-    case 1: add_up(rows, &lit, beyond, 1, t, sum); break;
-    case 2: add_up(rows, &lit, beyond, 2, t, sum); break;
-    case 3: add_up(rows, &lit, beyond, 3, t, sum); break;
-    case 4: add_up(rows, &lit, beyond, 4, t, sum); break;
-    case 5: add_up(rows, &lit, beyond, 5, t, sum); break;
-    case 6: add_up(rows, &lit, beyond, 6, t, sum); break;
-    case 7: add_up(rows, &lit, beyond, 7, t, sum); break;
-    default: add_up(rows, &lit, beyond, 8, t, sum);
+    case 1: add_up(w, width, 1, t, sum); break;
+    case 2: add_up(w, width, 2, t, sum); break;
+    case 3: add_up(w, width, 3, t, sum); break;
+    case 4: add_up(w, width, 4, t, sum); break;
+    case 5: add_up(w, width, 5, t, sum); break;
+    case 6: add_up(w, width, 6, t, sum); break;
+    case 7: add_up(w, width, 7, t, sum); break;
+    default: add_up(w, width, 8, t, sum);
     }
     for (int c = 0; c < count; c++) {
         float seen = w->is_hidden ? seen_share(w, width, t->y[c], t->x[c]) : 1;
@@ -114,10 +104,11 @@ static float mixed(const window *w, const levels *ratio, int *level) {
     return best + logf(sum);
 }
 
-/* The best spot of each width near the middle of a box; the window was looked at. */
-float best_spots(window *w, int start[2][2], const int32_t middle[2], float *ratio, float *found) {
+/* The best spot of each width near the middle of a box, up to the first that is better than `enough`; the window was
+ * looked at. */
+float best_spots(window *w, int start[2][2], const int32_t middle[2], float enough, float *ratio, float *found) {
     float best = -INFINITY;
-    for (size_t k = 0; k < w->n_widths; k++) {
+    for (size_t k = 0; k < w->n_widths && !(best > enough); k++) {
         levels of_level = {0};
         int strongest = 0, at[2] = {start[0][0], start[0][1]};
         climb(w, (int)k, start, at, &of_level);

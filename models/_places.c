@@ -9,6 +9,7 @@
 #include "_places.h"
 
 #define WORTH_NEIGHBOURS (-3.0f)
+#define BAND 64 /* rows */
 
 static void explain(window *w, const frame *f, int edge, float mean, int is_tame, const int32_t middle[2], float *ratio,
                     float *found) {
@@ -20,9 +21,9 @@ static void explain(window *w, const frame *f, int edge, float mean, int is_tame
     starts(w, edge / 2 > 2 ? edge / 2 : 2, start);
     found[RAISED] = 1;
     /* Most places of most frames are nothing, and neighbours make them less. */
-    if (best_spots(w, start, middle, ratio, found) > WORTH_NEIGHBOURS) {
+    if (best_spots(w, start, middle, WORTH_NEIGHBOURS, ratio, found) > WORTH_NEIGHBOURS) {
         found[RAISED] = raise_background(w, f, middle, background);
-        best_spots(w, start, middle, ratio, found);
+        best_spots(w, start, middle, INFINITY, ratio, found);
     }
     found[BACKGROUND] = background * found[RAISED];
 }
@@ -39,25 +40,48 @@ static void middle_of(const boxes *b, size_t p, float cell_px, int32_t middle[2]
     middle[1] = (int32_t)((b->fs[p] - (cells - 1) / 2) * cell_px + half);
 }
 
-static void look_at_all(window *w, const frame *f, const boxes *b, float cell_px, int is_tame, float *ratio, float *found) {
+typedef struct {
+    int32_t band, fs; /* what is near each other is looked at one after the other, while it is in the caches */
+    size_t box;
+} stop;
+
+static int by_way(const void *a, const void *b) {
+    const stop *one = a, *other = b;
+    if (one->band != other->band) return one->band < other->band ? -1 : 1;
+    if (one->fs != other->fs) return one->fs < other->fs ? -1 : 1;
+    return one->box < other->box ? -1 : 1;
+}
+
+/* `way` has room for all boxes. */
+static void look_at_all(window *w, const frame *f, const boxes *b, float cell_px, int is_tame, stop *way, float *ratio,
+                        float *found) {
     int32_t middle[2], next[2];
-    if (b->count) middle_of(b, 0, cell_px, next);
-    for (size_t p = 0; p < b->count; p++, ratio += w->n_widths, found += N_FOUND) {
-        middle[0] = next[0], middle[1] = next[1];
-        if (p + 1 < b->count) {
-            middle_of(b, p + 1, cell_px, next);
+    for (size_t p = 0; p < b->count; p++) {
+        middle_of(b, p, cell_px, middle);
+        way[p] = (stop){middle[0] / BAND, middle[1], p};
+    }
+    qsort(way, b->count, sizeof *way, by_way);
+    for (size_t k = 0; k < b->count; k++) {
+        size_t p = way[k].box;
+        middle_of(b, p, cell_px, middle);
+        if (k + 1 < b->count) {
+            middle_of(b, way[k + 1].box, cell_px, next);
             ask_for(f, next[0], next[1]);
         }
         look(w, f, middle[0], middle[1]);
-        explain(w, f, (int)b->edge[p], b->mean[p], is_tame, middle, ratio, found);
+        explain(w, f, (int)b->edge[p], b->mean[p], is_tame, middle, ratio + p * w->n_widths, found + p * N_FOUND);
     }
 }
 
-/* A place goes if a better one, which stands before it, is nearer than either's reach. */
-static int is_distinct(const float *ss, const float *fs, const float *reach, size_t count) {
-    for (size_t p = 0; p < count; p++)
-        if (fmaxf(fabsf(ss[count] - ss[p]), fabsf(fs[count] - fs[p])) <= fmaxf(reach[count], reach[p])) return 0;
-    return 1;
+/* A place goes if a better one, which stands before it, is nearer than either's reach; all are asked, many at a time. */
+FAST static int is_distinct(const float *ss, const float *fs, const float *reach, size_t count) {
+    const float at_ss = ss[count], at_fs = fs[count], own = reach[count];
+    int n = 0;
+    for (size_t p = 0; p < count; p++) {
+        const float down = fabsf(at_ss - ss[p]), along = fabsf(at_fs - fs[p]), far = own > reach[p] ? own : reach[p];
+        n += (down <= far) & (along <= far);
+    }
+    return n == 0;
 }
 
 typedef struct {
@@ -128,6 +152,10 @@ static int read_widths(window *w, const int32_t *first, const int32_t *reach) {
             return 0;
         }
         w->first[k] = first[k], w->reach[k] = reach[k];
+        for (int dy = 0, dx = reach[k]; dy <= reach[k]; dy++) {
+            while (dy * dy + dx * dx > reach[k] * reach[k]) dx--;
+            w->half[k][dy] = dx;
+        }
     }
     return 1;
 }
@@ -144,20 +172,20 @@ static int are_boxes(const boxes *b, const frame *f) {
 
 PyDoc_STRVAR(places_doc, "log_ratios(image, valid, (ss, fs), itemsize, boxes, cell_px, tame, gain, share, intensity, "
                          "log_prior, log_chances, first, reach, (lowest_octave, steps_per_octave), (centre_ss, centre_fs), "
-                         "ratio, found) -> None\n\nBoxes are (4, n): ss, fs, mean, edge.");
+                         "tiles, ratio, found) -> None\n\nBoxes are (4, n): ss, fs, mean, edge.");
 
 static PyObject *py_log_ratios(PyObject *Py_UNUSED(module), PyObject *args) {
-    enum { IMAGE, VALID, BOXES, GAIN, SHARE, INTENSITY, PRIOR, CHANCES, FIRST, REACHES, RATIO, FOUND, N };
+    enum { IMAGE, VALID, BOXES, GAIN, SHARE, INTENSITY, PRIOR, CHANCES, FIRST, REACHES, TILES, RATIO, FOUND, N };
     frame f;
     static window w; /* 9 kB; used under the interpreter's lock */
     Py_buffer v[N];
     Py_ssize_t height, width;
     float cell_px;
     int itemsize, is_tame, done = 0;
-    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*fpy*y*y*y*y*y*y*(ff)(ff)w*w*", &v[IMAGE], &v[VALID], &height, &width, &itemsize,
+    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*fpy*y*y*y*y*y*y*(ff)(ff)w*w*w*", &v[IMAGE], &v[VALID], &height, &width, &itemsize,
                           &v[BOXES], &cell_px, &is_tame, &v[GAIN], &v[SHARE], &v[INTENSITY], &v[PRIOR], &v[CHANCES],
                           &v[FIRST], &v[REACHES], &w.lowest_octave, &w.steps_per_octave, &f.centre[0], &f.centre[1],
-                          &v[RATIO], &v[FOUND]))
+                          &v[TILES], &v[RATIO], &v[FOUND]))
         return NULL;
     size_t n = (size_t)v[BOXES].len / (4 * sizeof(float)), n_px = (size_t)height * (size_t)width;
     w.n_widths = (size_t)v[FIRST].len / sizeof(int32_t), w.n_rows = (size_t)v[SHARE].len / sizeof(float);
@@ -166,6 +194,7 @@ static PyObject *py_log_ratios(PyObject *Py_UNUSED(module), PyObject *args) {
     const float *ss = v[BOXES].buf;
     boxes b = {ss, ss + n, ss + 2 * n, ss + 3 * n, n};
     if ((itemsize != 1 && itemsize != 2 && itemsize != 4) || height < 1 || width < 1 || height > INT32_MAX / 4 / width ||
+        tiles_bytes(height, width) > INT32_MAX ||
         w.n_widths < 1 || w.n_widths > MAX_WIDTHS || !w.n_backgrounds || v[GAIN].len > INT32_MAX)
         PyErr_Format(PyExc_ValueError, "%zd x %zd pixels of %d bytes, %zu widths", height, width, itemsize, w.n_widths);
     else if (holds(&v[IMAGE], "image", n_px, (size_t)itemsize) && holds(&v[VALID], "valid", n_px, 1) &&
@@ -173,15 +202,30 @@ static PyObject *py_log_ratios(PyObject *Py_UNUSED(module), PyObject *args) {
              holds(&v[SHARE], "share", w.n_rows, 4) && holds(&v[INTENSITY], "intensity", LEVELS, 4) &&
              holds(&v[PRIOR], "log_prior", LEVELS, 4) && holds(&v[CHANCES], "log_chances", w.n_widths, 4) &&
              holds(&v[FIRST], "first", w.n_widths, 4) && holds(&v[REACHES], "reach", w.n_widths, 4) &&
+             holds(&v[TILES], "tiles", tiles_bytes(height, width), 1) &&
              holds(&v[RATIO], "ratio", n * w.n_widths, 4) && holds(&v[FOUND], "found", N_FOUND * n, 4) &&
              read_widths(&w, v[FIRST].buf, v[REACHES].buf) && are_boxes(&b, &f)) {
         w.gain = v[GAIN].buf, w.share = v[SHARE].buf, w.intensity = v[INTENSITY].buf, w.log_prior = v[PRIOR].buf;
         w.log_chances = v[CHANCES].buf;
-        look_at_all(&w, &f, &b, cell_px, is_tame, v[RATIO].buf, v[FOUND].buf);
-        done = 1;
+        empty_tiles(&f, v[TILES].buf);
+        stop *way = PyMem_New(stop, n + 1);
+        if (way) look_at_all(&w, &f, &b, cell_px, is_tame, way, v[RATIO].buf, v[FOUND].buf);
+        else PyErr_NoMemory();
+        done = way != NULL;
+        PyMem_Free(way);
     }
     for (int k = 0; k < N; k++) PyBuffer_Release(&v[k]);
     return done ? Py_NewRef(Py_None) : NULL;
+}
+
+PyDoc_STRVAR(tiles_doc, "tiles_bytes(ss, fs) -> int\n\nMemory that a frame in tiles takes.");
+
+static PyObject *py_tiles_bytes(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_ssize_t height, width;
+    if (!PyArg_ParseTuple(args, "nn", &height, &width)) return NULL;
+    if (height < 1 || width < 1 || height > INT32_MAX / 4 / width)
+        return PyErr_Format(PyExc_ValueError, "%zd x %zd pixels", height, width);
+    return PyLong_FromSize_t(tiles_bytes(height, width));
 }
 
 PyDoc_STRVAR(name_doc, "name_places(ratio, found, evidence, rest, widths, (centre_ss, centre_fs), (same_px, most, "
@@ -215,6 +259,7 @@ static PyObject *py_name_places(PyObject *Py_UNUSED(module), PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"log_ratios", py_log_ratios, METH_VARARGS, places_doc},
+    {"tiles_bytes", py_tiles_bytes, METH_VARARGS, tiles_doc},
     {"name_places", py_name_places, METH_VARARGS, name_doc},
     {NULL, NULL, 0, NULL},
 };

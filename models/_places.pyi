@@ -23,10 +23,12 @@ def log_ratios(
     reach: Array,
     lowest_and_steps_per_octave: tuple[float, float],
     centre: tuple[float, float],
+    tiles: Array,
     ratio: Array,
     found: Array,
     /,
 ) -> None: ...
+def tiles_bytes(height: int, width: int, /) -> int: ...
 def name_places(
     ratio: Array,
     found: Array,

@@ -31,25 +31,30 @@ typedef struct {
     float counts[SPAN][ROW], excess[SPAN][ROW], used[SPAN][ROW]; /* used: 0 or 1 */
 } window;
 
-static uint32_t count_at(const frame *f, int64_t pixel) {
-    if (f->itemsize == 2) return ((const uint16_t *)f->image)[pixel];
-    if (f->itemsize == 1) return ((const uint8_t *)f->image)[pixel];
-    return ((const uint32_t *)f->image)[pixel];
-}
+/* Read the window whose first pixel is (ss0, fs0); what cannot be seen is 0. */
+#define LOOK(TYPE, TOP)                                                                                                  \
+    FAST static void look_##TYPE(window *restrict w, const frame *f, int64_t ss0, int64_t fs0, float background) {       \
+        const int64_t left = fs0 < 0 ? -fs0 : 0, right = f->width - fs0 < SPAN ? f->width - fs0 : SPAN;                  \
+        memset(w, 0, sizeof *w);                                                                                         \
+        for (int64_t i = ss0 < 0 ? -ss0 : 0; i < SPAN && ss0 + i < f->height; i++) {                                     \
+            const int64_t corner = (ss0 + i) * f->width + fs0;                                                           \
+            for (int64_t j = left; j < right; j++) {                                                                     \
+                const TYPE count = ((const TYPE *)f->image)[corner + j];                                                 \
+                const int used = (count != TOP) & (f->valid[corner + j] != 0);                                           \
+                const float n = (float)count;                                                                            \
+                w->counts[i][j] = used ? n : 0, w->excess[i][j] = used ? n - background : 0, w->used[i][j] = (float)used; \
+            }                                                                                                            \
+        }                                                                                                                \
+    }
+
+LOOK(uint8_t, UINT8_MAX)
+LOOK(uint16_t, UINT16_MAX)
+LOOK(uint32_t, UINT32_MAX)
 
 static void look(window *w, const frame *f, int64_t ss0, int64_t fs0, float background) {
-    uint32_t top = (uint32_t)(((uint64_t)1 << 8 * f->itemsize) - 1);
-    memset(w, 0, sizeof *w);
-    for (int i = 0; i < SPAN; i++) {
-        if (ss0 + i < 0 || ss0 + i >= f->height) continue;
-        for (int j = 0; j < SPAN; j++) {
-            if (fs0 + j < 0 || fs0 + j >= f->width) continue;
-            int64_t pixel = (ss0 + i) * f->width + fs0 + j;
-            uint32_t n = count_at(f, pixel);
-            if (n == top || !f->valid[pixel]) continue;
-            w->counts[i][j] = (float)n, w->excess[i][j] = (float)n - background, w->used[i][j] = 1;
-        }
-    }
+    if (f->itemsize == 1) look_uint8_t(w, f, ss0, fs0, background);
+    else if (f->itemsize == 2) look_uint16_t(w, f, ss0, fs0, background);
+    else look_uint32_t(w, f, ss0, fs0, background);
 }
 
 /* Sums of each column: of the excess under the kernel along ss, and of that times the row. */
@@ -137,6 +142,18 @@ static void locate(const frame *f, const float *places, float *found, size_t cou
     }
 }
 
+/* A position is kept unless it is one that stands before it, kept or not. */
+FAST static void keep_distinct(const float *restrict ss, const float *restrict fs, size_t count, float same2, uint8_t *kept) {
+    for (size_t k = 0; k < count; k++) {
+        int n = 0;
+        for (size_t p = 0; p < k; p++) {
+            const float down = ss[k] - ss[p], along = fs[k] - fs[p];
+            n += down * down + along * along < same2;
+        }
+        kept[k] = n == 0;
+    }
+}
+
 static int holds(const Py_buffer *view, const char *name, size_t n, size_t itemsize) {
     if ((size_t)view->len == n * itemsize && (uintptr_t)view->buf % itemsize == 0) return 1;
     PyErr_Format(PyExc_ValueError, "%s: %zd bytes; expected %zu aligned ones", name, view->len, n * itemsize);
@@ -172,7 +189,22 @@ static PyObject *py_locate(PyObject *Py_UNUSED(module), PyObject *args) {
     return fit ? Py_NewRef(Py_None) : NULL;
 }
 
+PyDoc_STRVAR(distinct_doc, "keep_distinct(ss, fs, same_px2, kept) -> None\n\nSet kept, uint8 (n,), to 0 where a position is as "
+                           "near as that to one before it.");
+
+static PyObject *py_keep_distinct(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer v[3];
+    float same2;
+    if (!PyArg_ParseTuple(args, "y*y*fw*", &v[0], &v[1], &same2, &v[2])) return NULL;
+    const size_t count = (size_t)v[2].len;
+    const int fit = holds(&v[0], "ss", count, sizeof(float)) && holds(&v[1], "fs", count, sizeof(float));
+    if (fit) keep_distinct(v[0].buf, v[1].buf, count, same2, v[2].buf);
+    for (int k = 0; k < 3; k++) PyBuffer_Release(&v[k]);
+    return fit ? Py_NewRef(Py_None) : NULL;
+}
+
 static PyMethodDef methods[] = {
+    {"keep_distinct", py_keep_distinct, METH_VARARGS, distinct_doc},
     {"locate", py_locate, METH_VARARGS, locate_doc},
     {NULL, NULL, 0, NULL},
 };

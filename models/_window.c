@@ -34,7 +34,8 @@ static uint32_t bits_of(const uint8_t flags[32]) {
                     seen[x] = (valid[corner + x] != 0) & (n != TOP);                                               \
                     some[x] = seen[x] & (n != 0);                                                                  \
                 }                                                                                                  \
-            for (uint32_t bits = bits_of(some); bits; bits &= bits - 1) {                                          \
+            w->lit[y] = bits_of(some);                                                                             \
+            for (uint32_t bits = w->lit[y]; bits; bits &= bits - 1) {                                              \
                 int x = __builtin_ctz(bits);                                                                       \
                 w->y[w->n_photons] = y - REACH, w->x[w->n_photons] = x - REACH;                                    \
                 w->n[w->n_photons++] = (float)image[corner + x];                                                   \
@@ -85,16 +86,16 @@ void tame(window *w, float background) {
 /* Share of a spot's photons that falls where it can be seen. */
 float seen_share(const window *w, int width, int y, int x) {
     const float *share = w->share + w->first[width];
-    int reach = w->reach[width], reach2 = reach * reach;
+    int reach = w->reach[width];
     int top = y - reach < -REACH ? -REACH : y - reach, bottom = y + reach > REACH ? REACH : y + reach;
-    int left = x - reach < -REACH ? -REACH : x - reach, right = x + reach > REACH ? REACH : x + reach;
-    uint32_t near = (UINT32_MAX >> (31 - (right - left))) << (left + REACH);
     float seen = 1;
-    for (int row = top; row <= bottom; row++)
-        for (uint32_t bits = w->hidden[row + REACH] & near; bits; bits &= bits - 1) {
-            int dy = row - y, dx = __builtin_ctz(bits) - REACH - x, d2 = dy * dy + dx * dx;
-            if (d2 <= reach2) seen -= share[d2];
+    for (int row = top; row <= bottom; row++) {
+        int dy = row - y, half = w->half[width][abs(dy)];
+        for (uint32_t bits = w->hidden[row + REACH] & columns(x - half, x + half); bits; bits &= bits - 1) {
+            int dx = __builtin_ctz(bits) - REACH - x;
+            seen -= share[dy * dy + dx * dx];
         }
+    }
     return seen;
 }
 

@@ -241,10 +241,17 @@ def log_ratios(
         table.reach,
         (LOWEST_OCTAVE, STEPS_PER_OCTAVE),
         (beam_center_px[1], beam_center_px[0]),
+        _tiles((image.shape[0], image.shape[1])),
         ratio,
         found,
     )
     return ratio, found
+
+
+@lru_cache(maxsize=1)
+def _tiles(shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return memory in which frames of a shape are looked at, the same for one after the other."""
+    return np.empty(_places.tiles_bytes(*shape), np.uint8)
 
 
 @lru_cache(maxsize=8)

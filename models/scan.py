@@ -20,7 +20,7 @@ from hitfinder.models import _cells
 from hitfinder.models.frontend import CELL_PX, CellTables
 
 SCALES_PX = (1, 4, 8, 16)
-CANDIDATES_PER_SCALE = 256
+CANDIDATES_PER_SCALE = 1024
 """Bound of what a frame's gate looks at, strongest first; blanks hold 50 to 900."""
 FLOOR = -6.0
 """Evidence of "nothing": below any candidate."""

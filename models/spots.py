@@ -93,6 +93,6 @@ def locate(
 
 def _distinct(ss: Float, fs: Float) -> NDArray[np.bool_]:
     """Return False for a position that repeats a stronger one."""
-    apart2 = np.square(ss[:, None] - ss) + np.square(fs[:, None] - fs)
-    repeats = np.tril(apart2 < SAME_SPOT_PX**2, -1)
-    return np.asarray(~repeats.any(axis=1))
+    kept = np.empty(ss.shape, np.bool_)
+    _spots.keep_distinct(ss, fs, SAME_SPOT_PX**2, kept.view(np.uint8))
+    return kept
