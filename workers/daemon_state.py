@@ -65,7 +65,7 @@ class DaemonState:
         return {
             "t_monotonic_s": time.monotonic(),
             "uptime_s": uptime_s,
-            "counts": dict(publisher.counts),
+            "counts": publisher.counts_now(),
             "n_messages": int(control["n_messages"][0]),
             "n_bytes": int(control["n_bytes"][0]),
             "n_malformed": int(control["n_malformed"][0]),

@@ -88,6 +88,7 @@ def test_dropping_begins_after_the_hold_is_counted_at_once_and_ends_with_the_cau
                 "all that finds no room to be dropped",
             )
             assert is_full(status)
+            assert status["counts"]["dropped"] == N_FRAMES - SLOTS
         closed = daemon.closed(1)
         assert closed.counts["dropped"] == N_FRAMES - SLOTS
         assert closed.n_judged == SLOTS
