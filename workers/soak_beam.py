@@ -99,7 +99,7 @@ class Beam:
             send_hwm=50,
             send_timeout_s=CLIENT_WAIT_S,
             wait_for_client_s=CLIENT_WAIT_S,
-            linger_s=10.0,
+            linger_s=CLIENT_WAIT_S,
         )
         config = DetectorConfig(
             shape=shape, clen_m=0.15, photon_energy_eV=7000.0, beam_center_px=detector.center_px
