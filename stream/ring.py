@@ -135,7 +135,7 @@ CONTROL = np.dtype(
         ("ready", "u4", MAX_ROLES),
         ("heartbeat_ns", "i8", MAX_ROLES),
     ]
-    + [("n_hot", "u4", MAX_ROLES)],
+    + [("n_hot", "u4", MAX_ROLES), ("last_words", "S200", MAX_ROLES)],
     align=True,
 )
 # Where the counters lie in it.

@@ -221,7 +221,11 @@ class Supervisor:
                     continue
                 n = reclaim(self.ring, self.bells, child.role) if child.name == "worker" else 0
                 log.error(
-                    "%s died (%s), %d frames go to its successor", child.name, child.last_exit, n
+                    "%s died (%s), %d frames go to its successor in %.1f s",
+                    child.name,
+                    child.last_exit,
+                    n,
+                    child.pause_s,
                 )
             if child.process is None and time.monotonic() >= child.not_before_s:
                 child.start()

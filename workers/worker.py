@@ -21,11 +21,11 @@ from hitfinder.stream.controls import Controls
 from hitfinder.stream.errors import WireError
 from hitfinder.stream.intake import header_path
 from hitfinder.stream.malformed import Malformed
-from hitfinder.stream.messages import Blob, unpack_start
+from hitfinder.stream.messages import Blob, Codec, SeriesStart, unpack_start
 from hitfinder.stream.results import OUTCOMES, Outcome
 from hitfinder.stream.ring import MAX_PEAKS, Bells, Ring, State
 from hitfinder.stream.series import SeriesTable
-from hitfinder.workers.config import Config
+from hitfinder.workers.config import Config, GeometryConfig
 from hitfinder.workers.decoders import Decoders, Planned, Terms
 from hitfinder.workers.geometry import OperatorGeometry, SeriesGeometry
 from hitfinder.workers.knowledge import Knowledge
@@ -43,6 +43,9 @@ HAND_ON_TOGETHER = 16
 MISMATCH_SIGMA = 5.0
 # Terms kept beside the newest: a detector has one series open, and one shape of image.
 MAX_TERMS = 8
+
+# The image of a rehearsal.
+REHEARSED, REHEARSED_BYTES = (64, 64), 64 * 64 * 2
 
 # (series key, version of its header, image shape)
 TermsName = tuple[int, int, tuple[int, int]]
@@ -92,6 +95,18 @@ class Worker:
         self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
         self._threshold = self.pipeline.threshold
         self._n_unannounced = 0
+
+    def rehearse(self) -> None:
+        """Judge a dark frame that nobody sent: on a device that fails no frame's worker dies."""
+        dark = Blob("", REHEARSED, "uint16", Codec.NONE, 2, memoryview(bytes(REHEARSED_BYTES)))
+        start = SeriesStart(0, shape=REHEARSED, dtype="uint16")
+        geometry = OperatorGeometry(GeometryConfig()).of_series(start, bslz4.decode(dark))
+        context = self.pipeline.begin(geometry.geometry, geometry.valid)
+        self._decoders.plan(-1, dark, Terms(0, geometry, context))
+        (frame,) = self._decoders.take(1)
+        image, maps = frame.wait()
+        self.pipeline.judge([image], context, [maps])
+        self._decoders.give_back([frame])
 
     def run_once(self, timeout_s: float) -> None:
         """Take frames, judge a batch, hand it on; or wait for the doorbell."""
@@ -274,6 +289,7 @@ def run_worker(session: Session, role: int) -> None:
     torch.set_num_threads(1)
     n_decoders = session.config.n_decoders(len(session.devices))
     worker = Worker(ring, bells, Path(session.runtime), session.config, role, device, n_decoders)
+    worker.rehearse()
     pulse.ready()
     bells.ring("supervisor")
     go_on = pulse.until(2)
