@@ -25,7 +25,7 @@ from hitfinder.models.geometry import Geometry
 from hitfinder.models.judgement import Judgement
 from hitfinder.models.places import Float, Places, look_closer
 from hitfinder.models.series_context import Image, SeriesContext
-from hitfinder.models.spots import MAX_PEAKS, Spots, locate, no_spots
+from hitfinder.models.spots import Spots, locate, no_spots
 
 if TYPE_CHECKING:
     from hitfinder.models.device_evidence import DeviceEvidence

@@ -7,8 +7,8 @@ summary they lack are written first; a folder whose writer lives is never touche
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from hitfinder.stream.apart import apart
 from hitfinder.stream.errors import StoreError
 from hitfinder.stream.hitfile import MAX_PEAKS, read_frames
 from hitfinder.stream.learned import IN_FOLDER, all_learned
 from hitfinder.stream.ledger import Unjudged, outcome_counts, read_ledger
 from hitfinder.stream.lists import read_list
 from hitfinder.stream.messages import MAX_FRAMES
-from hitfinder.stream.recovery import is_being_written, is_cut_short, row_counts
+from hitfinder.stream.recovery import is_being_written, is_cut_short, is_growing, row_counts
 from hitfinder.stream.results import OUTCOMES, Outcome
 from hitfinder.stream.series_folder import SeriesFolder
 from hitfinder.stream.summary import read_summary
@@ -77,8 +78,7 @@ def check_run(path: Path, repair: bool = False) -> CheckReport:
         try:
             if repair:
                 repairs += [f"{folder.name}/{done}" for done in repair_folder(folder)]
-            with _damage_named(folder):
-                problems += [f"{folder.name}/{problem}" for problem in check_series(folder)]
+            problems += [f"{folder.name}/{problem}" for problem in check_series(folder)]
         except StoreError as error:
             problems.append(str(error))
     return CheckReport(tuple(f.name for f in folders), tuple(repairs), tuple(problems))
@@ -100,13 +100,13 @@ def repair_folder(folder: Path) -> list[str]:
             it holds is damaged.
     """
     with _damage_named(folder):
-        return _repair(folder)
-
-
-def _repair(folder: Path) -> list[str]:
-    cut_short = [f for f in sorted(folder.glob("*.h5")) if is_cut_short(f)]
+        cut_short = any(is_cut_short(file) for file in folder.glob("*.h5"))
     if (folder / "summary.json").exists() and not cut_short and not list(folder.glob("*.part")):
         return []
+    return _apart(folder, _repaired)
+
+
+def _repaired(folder: Path) -> list[str]:
     series = SeriesFolder.resume(folder)
     n_announced = min(series.start.n_frames or 0, MAX_FRAMES)
     reason = "no verdict when the writer was killed"
@@ -128,8 +128,40 @@ def _damage_named(folder: Path) -> Iterator[None]:
         raise StoreError(f"{folder.name}: a file is damaged ({error})") from error
 
 
-def check_series(folder: Path) -> Iterator[str]:
-    """Yield a sentence for everything that is wrong with one series folder."""
+def check_series(folder: Path) -> list[str]:
+    """Return a sentence for everything that is wrong with one series folder.
+
+    Raises:
+        StoreError: a file is damaged.
+    """
+    return _apart(folder, _checked)
+
+
+def require_harmless(folder: Path) -> None:
+    """Have all that others are about to read of a folder read once where it can do no harm.
+
+    Raises:
+        StoreError: reading it has no end, or ends the process.
+    """
+
+    def read() -> list[str]:
+        for path in sorted(folder.glob("*.h5")):
+            with suppress(*_OF_DAMAGE):  # which the reader will name
+                _read_file(path)
+        return []
+
+    apart(folder, read)
+
+
+def _apart(folder: Path, work: Callable[[Path], Iterable[str]]) -> list[str]:
+    def named() -> list[str]:
+        with _damage_named(folder):
+            return list(work(folder))
+
+    return apart(folder, named)
+
+
+def _checked(folder: Path) -> Iterator[str]:
     if is_being_written(folder):
         yield "still being written; check again when the series has ended"
         return
@@ -137,6 +169,8 @@ def check_series(folder: Path) -> Iterator[str]:
     yield from unreadable
     if unreadable:
         return
+    for path in sorted(folder.glob("*.h5")):
+        _read_file(path)
     rows = read_ledger(folder / "ledger.h5")
     yield from _check_ledger(folder, rows)
     for path in image_files(folder):
@@ -167,6 +201,18 @@ def _check_readable(folder: Path) -> Iterator[str]:
             h5py.File(path, "r").close()
         except OSError as error:
             yield f"{path.name}: not readable ({error})"
+
+
+def _read_file(path: Path) -> None:
+    """Read every attribute and, but for the images, every dataset."""
+    with h5py.File(path, "r", libver="latest", swmr=is_growing(path)) as file:
+        file.visititems(_read_object)
+
+
+def _read_object(name: str, found: h5py.Group | h5py.Dataset) -> None:
+    dict(found.attrs)
+    if isinstance(found, h5py.Dataset) and not name.startswith("entry/data/"):
+        found[()]
 
 
 def _named(numbers: NDArray[np.int64]) -> str:

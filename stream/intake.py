@@ -1,8 +1,8 @@
 """Messages into the ring: which series, which slot, bytes copied.
 
 The same intake serves the wire (receiver.py) and recorded runs (reader.py). One rule: a frame is
-marked seen only once all its bytes are in a slot, so a killed process loses at most the one
-message in its hands, and that frame is accounted for.
+marked seen only once all its bytes are in a slot, so a killed process's successor can tell what
+became of the message in its hands, and takes it again.
 """
 
 from __future__ import annotations
@@ -66,11 +66,16 @@ class Intake:
         self.series = SeriesTable(ring)
         self.when_full, self.beat = when_full, beat
         self._malformed = Malformed(ring)
-        self._dropping = False
+        self._dropping = self._is_again = False
         self._close_requests = -1
 
-    def take(self, message: Message | WireError) -> None:
-        """Put one message where it belongs; malformed ones are counted, never raised."""
+    def take(self, message: Message | WireError, *, again: bool = False) -> None:
+        """Put one message where it belongs; malformed ones are counted, never raised.
+
+        Args:
+            again: a predecessor died with it in its hands, and may have taken it already.
+        """
+        self._is_again = again
         self.ring.next("n_messages")
         if isinstance(message, WireError):
             self.malformed(message)
@@ -87,6 +92,12 @@ class Intake:
         if error.series is not None and error.frame is not None:
             self._take_corrupt(FrameHeader(error.series, error.frame), str(error))
 
+    def give_up(self, reason: str) -> None:
+        """Pass over a message that nobody lives to take, a header perhaps."""
+        self._malformed.note(reason)
+        for opened in self.series.open_entries():
+            self._leave_lost_header(opened)
+
     def seal(self) -> None:
         """Answer the supervisor's wish to close series; cheap, as it is asked at each message."""
         requests = int(self.ring.control["close_requests"][0])
@@ -96,25 +107,25 @@ class Intake:
             self.bells.ring("supervisor")
 
     def recover(self) -> None:
-        """Take over the slots, and the series without a header file, of a killed predecessor."""
-        for opened in self.series.open_entries():
-            self._leave_lost_header(opened)
+        """Settle the slots of a killed predecessor; what it had in hand will be taken again."""
         for slot in range(self.ring.layout.n_slots):
-            state = self.ring.state_of(slot)
+            if self.ring.state_of(slot) is not State.FILLING:
+                continue
             header = self.ring.slots[slot]
-            entry = self.series.entry_of(int(header["key"]))
-            if state is not State.FILLING:
-                continue
-            if header["seq"] == 0 or entry is None:
+            entry = self.series.entry_of(int(header["key"])) if header["seq"] else None
+            if entry is None or not self.series.is_seen(entry, int(header["frame"])):
                 self.ring.release(slot)
-                continue
-            self._see(entry, int(header["frame"]))
-            self._settle(slot, Outcome.LOST, "the receiver died while taking it")
+            elif header["n_blobs"]:  # whole, and only the last word was not written
+                self.ring.set_state(slot, State.RECEIVED)
+            else:
+                self._settle(slot, Outcome.LOST, "the receiver died while settling it")
 
     # ------------------------------------------------------------------------------------
 
     def _take_start(self, start: SeriesStart) -> None:
-        while (entry := self.series.start(start, time.monotonic_ns())) is None:
+        while (
+            entry := self.series.start(start, time.monotonic_ns(), again=self._is_again)
+        ) is None:
             if not self._wait():
                 return
         for warning in start.warnings:
@@ -124,7 +135,7 @@ class Intake:
         self.bells.ring("supervisor")
 
     def _take_end(self, end: SeriesEnd) -> None:
-        if not self.series.end(end, time.monotonic_ns()):
+        if not self.series.end(end, time.monotonic_ns()) and not self._is_again:
             self.ring.next("n_stale")
             log.info("series %d: end of a series that is not open", end.series)
         self.bells.ring("supervisor")
@@ -179,6 +190,8 @@ class Intake:
         while (entry := self.series.entry_for_frame(series, uid, time.monotonic_ns())) is None:
             if not self._wait():
                 return None
+        if self._is_again and self.series.is_seen(entry, header.frame):
+            return None
         admission = self.series.admit(entry, header.frame, time.monotonic_ns())
         if admission is Admission.ABSURD:
             expected = int(self.series.entries["expected"][entry])
@@ -237,7 +250,7 @@ class Intake:
         self._leave_header(entry, start)
 
     def _leave_lost_header(self, entry: int) -> None:
-        """Stand in for a header that died with the receiver before it was left for the others."""
+        """Stand in for a header that opened its series and could not be left for the others."""
         series = self.series.entries[entry]
         if header_path(self.runtime, int(series["key"])).exists():
             return
@@ -246,7 +259,7 @@ class Intake:
             int(series["series"]),
             series["uid"].decode() or None,
             n_frames=expected if expected >= 0 else None,
-            warnings=("its header was lost with a killed receiver: no geometry, no mask",),
+            warnings=("its header killed those who read it: no geometry, no mask",),
         )
         log.warning("series %d: %s", start.series, start.warnings[0])
         self._leave_header(entry, start)

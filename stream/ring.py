@@ -33,6 +33,9 @@ MAX_PEAKS = 1024  # a frame, as CrystFEL's readers commonly take
 MAX_BLOBS = 4  # channels of one exposure; the detector has at most three
 MAX_SERIES = 16  # open or lately closed; a detector has one, several sockets a few
 MAX_ROLES = 16  # receiver, sink, workers
+# Messages read from the wire and not taken in yet; the largest is a V1 header of a 64M detector,
+# flatfield and mask of 256 MiB each.
+N_MESSAGES, MAX_PARTS, MESSAGE_BYTES = 4, 16, 640 << 20
 MAX_BINS = 1024  # of a series' background counts; see evidence.py
 ERROR_LINES = 16  # latest malformed messages kept for `status`
 PAGE = 4096
@@ -122,7 +125,7 @@ SERIES = np.dtype(
 )
 CONTROL = np.dtype(
     [("stop", "u4"), ("source_done", "u4"), ("next_key", "u8"), ("next_seq", "u8")]
-    + [("close_requests", "u8")]
+    + [("close_requests", "u8"), ("n_put", "u8"), ("n_done", "u8")]
     + [("n_messages", "u8"), ("n_bytes", "u8"), ("n_malformed", "u8"), ("n_stale", "u8")]
     + [("source_position", "u8"), ("source_total", "i8"), ("connected", "u4")]
     + [("n_errors", "u8"), ("errors", "S240", ERROR_LINES)]
@@ -133,13 +136,17 @@ CONTROL = np.dtype(
         ("ready", "u4", MAX_ROLES),
         ("heartbeat_ns", "i8", MAX_ROLES),
     ]
-    + [("n_hot", "u4", MAX_ROLES)],
+    + [("n_hot", "u4", MAX_ROLES), ("last_words", "S200", MAX_ROLES)],
     align=True,
 )
 # Where the counters lie in it.
 COUNTERS = {
     name: int(place[1]) for name, place in (CONTROL.fields or {}).items() if place[0] == np.uint64
 }
+# A message in the inbox; see inbox.py.
+MESSAGE = np.dtype(
+    [("n_tries", "u4"), ("n_parts", "u4"), ("lengths", "u8", MAX_PARTS)], align=True
+)
 # What the operator changed in one run of the daemon; see controls.py.
 MAX_CHANGES = 256
 CHANGE = np.dtype(
@@ -200,9 +207,11 @@ class Layout:
             "changes": CHANGE.itemsize * MAX_CHANGES,
             "changes_made": 4,
             "candidate": CANDIDATE.itemsize,
+            "messages": MESSAGE.itemsize * N_MESSAGES,
             # Sparse: only pages of frame numbers that were seen become memory.
             "seen": MAX_FRAMES * MAX_SERIES,
             "payload": _pages(self.slot_bytes) * self.n_slots,
+            "inbox": MESSAGE_BYTES * N_MESSAGES,
         }
         offsets, at = {}, 0
         for name, size in sizes.items():
@@ -237,6 +246,7 @@ class Ring:
         self.changes = np.frombuffer(self.memory, CHANGE, MAX_CHANGES, at["changes"])
         self.changes_made = np.frombuffer(self.memory, np.uint32, 1, at["changes_made"])
         self.candidate = np.frombuffer(self.memory, CANDIDATE, 1, at["candidate"])
+        self.messages = np.frombuffer(self.memory, MESSAGE, N_MESSAGES, at["messages"])
         seen = np.frombuffer(self.memory, np.uint8, MAX_SERIES * MAX_FRAMES, at["seen"])
         self.seen = seen.reshape(MAX_SERIES, MAX_FRAMES)
         stride = _pages(layout.slot_bytes)
@@ -246,7 +256,7 @@ class Ring:
         # Views of what is asked at every wake-up; a state is the low byte of its word.
         self._low_bytes = self.states.view(np.uint8)[::4]
         self._seq, self._freed_ns = self.slots["seq"], self.slots["freed_ns"]
-        self._control_at = at["control"]
+        self._control_at, self._inbox_at = at["control"], at["inbox"]
 
     # States -----------------------------------------------------------------------------
 
@@ -423,6 +433,10 @@ class Ring:
 
     def _slot_at(self, slot: int) -> int:
         return self._slots_at + slot * SLOT.itemsize
+
+    def message_at(self, place: int) -> int:
+        """Return the byte at which a place of the inbox begins."""
+        return self._inbox_at + place * MESSAGE_BYTES
 
     # Counters ---------------------------------------------------------------------------
 

@@ -75,22 +75,21 @@ class SeriesTable:
 
     # The receiver's side ----------------------------------------------------------------
 
-    def start(self, start: SeriesStart, now_ns: int) -> int | None:
+    def start(self, start: SeriesStart, now_ns: int, *, again: bool = False) -> int | None:
         """Take a header: open its series, or complete one that began without it.
 
         A start while another series is open ends that one: its end went to another receiver or
         was never sent. Returns the entry, or None while no entry is free.
+
+        Args:
+            again: a killed receiver may have opened the series with this very header.
         """
         entry = self._find(start.series, start.series_uid)
         if entry is not None and not self.entries["has_start"][entry]:
             self._attach(entry, start)
             return entry
-        if (
-            entry is not None
-            and start.series_uid is not None
-            and self.entries["uid"][entry].decode() == start.series_uid
-        ):
-            return entry  # the same header again: nothing new
+        if entry is not None and self._is_same_header(entry, start, again=again):
+            return entry
         self.end_all("superseded", now_ns)
         opened = self._open(start.series, start.series_uid, now_ns)
         if opened is not None:
@@ -201,6 +200,11 @@ class SeriesTable:
         missing, dropped = seen == Seen.NOTHING, seen == Seen.DROPPED
         return np.flatnonzero(missing) + first, np.flatnonzero(dropped) + first
 
+    def n_missing_below(self, entry: int, frame: int) -> int:
+        """Return how many frames below a number have not come."""
+        first, _ = self._span(entry)
+        return int(np.count_nonzero(self.seen[entry, first:frame] == Seen.NOTHING))
+
     def so_far(self, entry: int) -> dict[str, int]:
         """Return what is known of a series' frames while it is open.
 
@@ -239,6 +243,12 @@ class SeriesTable:
             if e["key"][entry] and (recent or is_same) and self._is(entry, series, uid):
                 return entry
         return None
+
+    def _is_same_header(self, entry: int, start: SeriesStart, *, again: bool) -> bool:
+        """Say whether a series of this number began with this header; V1 has no unique id."""
+        if start.series_uid is None:
+            return again and int(self.entries["max_frame"][entry]) < 0
+        return bool(self.entries["uid"][entry].decode() == start.series_uid)
 
     def _is(self, entry: int, series: int, uid: str | None) -> bool:
         known = self.entries["uid"][entry].decode(errors="replace")

@@ -9,7 +9,7 @@ from pathlib import Path
 import zmq
 
 from hitfinder.stream.capture import CaptureWriter
-from hitfinder.stream.receiver import MAX_MESSAGE_BYTES, RECEIVE_QUEUE
+from hitfinder.stream.connection import MAX_MESSAGE_BYTES, RECEIVE_QUEUE
 
 POLL_MS = 100
 

@@ -37,8 +37,12 @@ def main(name: str, role: int, session_file: Path) -> int:
             from hitfinder.workers.worker import run_worker
 
             run_worker(session, role)
-    except HitfinderError as error:
-        logging.getLogger(__name__).error("%s", error)
+    except Exception as error:
+        # A device that fails, memory that is not there, a fault of ours: all end a child like
+        # this, and its frames are its successor's.
+        expected = isinstance(error, HitfinderError)
+        logging.getLogger(__name__).error("%s", error, exc_info=not expected)
+        session.leave_last_words(role, error)
         return 1
     return 0
 

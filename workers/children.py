@@ -40,6 +40,8 @@ class Child:
     Attributes:
         name: `receiver`, `reader`, `sink` or `worker`.
         role: its place in the ring's table of heartbeats.
+        last_exit: how it last died, and of what, if it could say.
+        pause_s: before its next start.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Child:
     n_starts: int = 0
     n_quick_deaths: int = 0
     ready_s: float | None = None
+    pause_s: float = 0.0
     not_before_s: float = 0.0
     done: bool = False
     last_exit: str = field(default="")
@@ -76,11 +79,15 @@ class Child:
         if self.process is None or self.process.poll() is None:
             return False
         code = self.process.returncode
+        words = bytes(ring.control["last_words"][0, self.role]).decode(errors="replace")
         self.last_exit = f"signal {-code}" if code < 0 else f"exit {code}"
+        self.last_exit += f": {words}" if words else ""
+        ring.control["last_words"][0, self.role] = b""
         worked_s = 0.0 if self.ready_s is None else time.monotonic() - self.ready_s
         self.n_quick_deaths = 0 if worked_s > HEALTHY_S else self.n_quick_deaths + 1
         wait_s = min(BACKOFF_S * 2 ** (self.n_quick_deaths - 1), BACKOFF_MAX_S)
-        self.not_before_s = time.monotonic() + (wait_s if self.n_quick_deaths > 1 else 0.0)
+        self.pause_s = wait_s if self.n_quick_deaths > 1 else 0.0
+        self.not_before_s = time.monotonic() + self.pause_s
         self.process = None
         ring.control["ready"][0, self.role] = 0
         ring.control["heartbeat_ns"][0, self.role] = 0

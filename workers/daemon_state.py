@@ -7,6 +7,7 @@ afterwards; the page's threads only read it.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from hitfinder.stream.ring import Ring, State
 from hitfinder.workers.alarms import alarms_of
 from hitfinder.workers.children import Child
 from hitfinder.workers.control import Control
+from hitfinder.workers.processes import major_faults
 from hitfinder.workers.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -65,11 +67,14 @@ class DaemonState:
         return {
             "t_monotonic_s": time.monotonic(),
             "uptime_s": uptime_s,
-            "counts": dict(publisher.counts),
+            "counts": publisher.counts_now(),
             "n_messages": int(control["n_messages"][0]),
             "n_bytes": int(control["n_bytes"][0]),
             "n_malformed": int(control["n_malformed"][0]),
             "n_stale": int(control["n_stale"][0]),
+            "n_major_faults": major_faults(
+                os.getpid(), [c.process.pid for c in self._children if c.process is not None]
+            ),
             "connected": int(control["connected"][0]),
             "ring_slots": self._ring.layout.n_slots,
             "ring_slots_used": int((self._ring.states != State.FREE).sum()),

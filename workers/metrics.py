@@ -15,6 +15,7 @@ COUNTERS = (
     ("hitfinder_received_bytes", "Bytes received.", "n_bytes"),
     ("hitfinder_malformed_messages", "Messages refused.", "n_malformed"),
     ("hitfinder_stale_messages", "Ends of series that were not open.", "n_stale"),
+    ("hitfinder_major_faults", "Waits for a page from disk.", "n_major_faults"),
     ("hitfinder_series", "Series closed.", "n_series_closed"),
 )
 GAUGES = (

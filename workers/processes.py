@@ -6,12 +6,16 @@ not what the daemon says of itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
 ROOT_JOB = "supervisor"
 # Where the parent stands in /proc/PID/stat after the command's name.
 PARENT = 1
+# Faults that a disk had to answer, of the process and of its reaped children.
+MAJOR_FAULTS, REAPED_MAJOR_FAULTS = 9, 10
 
 
 def stat_fields(pid: int) -> list[str]:
@@ -21,6 +25,16 @@ def stat_fields(pid: int) -> list[str]:
         OSError: no such process any more.
     """
     return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+
+
+def major_faults(root: int, children: Iterable[int]) -> int:
+    """Return how often a process, its children and those it buried waited for a page of disk."""
+    own = stat_fields(root)
+    n = int(own[MAJOR_FAULTS]) + int(own[REAPED_MAJOR_FAULTS])
+    for pid in children:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended since it was listed
+            n += int(stat_fields(pid)[MAJOR_FAULTS])
+    return n
 
 
 def jobs_of(root: int) -> dict[int, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -86,6 +86,8 @@ class Publisher:
         self._announced: set[int] = set()
         self._waiting_since_ns: dict[int, int] = {}
         self._unseen: dict[int, Iterator[tuple[int, Outcome, str]]] = {}
+        self._n_unseen: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
+        self._passed: dict[int, int] = {}
         self._encode = msgspec.msgpack.Encoder().encode
         self._socket = context.socket(zmq.PUB)
         self._socket.set(zmq.SNDHWM, SEND_QUEUE)
@@ -154,6 +156,24 @@ class Publisher:
         before.
         """
         return [self._progress(entry) for entry in self.series.open_entries()]
+
+    def counts_now(self) -> dict[str, int]:
+        """Return the verdicts published, and those that open series' frames will have.
+
+        A frame without a slot has its record when its series closes. It counts as dropped at once,
+        and as missing once it was passed over by the time this was asked before: sockets of one
+        detector overtake each other by less than that.
+        """
+        counts, passed = dict(self.counts), {}
+        for entry in self.series.open_entries():
+            key, e = int(self.ring.series["key"][entry]), self.ring.series[entry]
+            passed[key] = int(e["max_frame"])
+            published = self._n_unseen[key]
+            n_missing = self.series.n_missing_below(entry, self._passed.get(key, 0))
+            counts["missing"] += max(0, n_missing - published[Outcome.MISSING])
+            counts["dropped"] += int(e["n_dropped"]) - published[Outcome.DROPPED]
+        self._passed = passed
+        return counts
 
     def latency_s(self) -> tuple[float | None, float | None]:
         """Return p50 and p99 of the time from reception to publication, lately."""
@@ -268,6 +288,7 @@ class Publisher:
                 Record(**self._names(entry), frame=frame, outcome=outcome, reason=reason)
             )
             self.ring.series["counts"][entry, OUTCOMES.index(outcome)] += 1
+            self._n_unseen[key][outcome] += 1
         if len(turn) == UNSEEN_SLICE:
             return False
         del self._unseen[key]
@@ -315,6 +336,7 @@ class Publisher:
         if not balanced:
             log.error("series %d: %d frames announced, %s", e["series"], announced, counts)
         self._announced.discard(int(e["key"]))
+        self._n_unseen.pop(int(e["key"]), None)
         drop_headers(self.runtime, [int(e["key"])])
         drop_learned(self.runtime, int(e["key"]))
         e["t_released_ns"] = now_ns

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hitfinder.stream.check import series_folders
+from hitfinder.stream.check import require_harmless, series_folders
 from hitfinder.stream.errors import StoreError
 from hitfinder.workers.config import ConfigError
 from hitfinder.workers.report_series import FRAME, StoredSeries, read_series
@@ -58,6 +58,7 @@ def read_run(path: Path) -> Run:
     unread = []
     for folder in progressed(folders, "series"):
         try:
+            require_harmless(folder)
             series.append(read_series(folder, len(series)))
         except StoreError as error:
             unread.append(str(error))

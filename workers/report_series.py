@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hitfinder.stream.errors import StoreError
 from hitfinder.stream.messages import SeriesStart, unpack_start
 from hitfinder.stream.nexus import RunGeometry
-from hitfinder.stream.recovery import is_being_written
+from hitfinder.stream.recovery import is_being_written, is_growing
 from hitfinder.stream.results import OUTCOMES, Outcome
 from hitfinder.stream.summary import SeriesSummary, read_summary
 
@@ -113,7 +113,7 @@ def read_series(folder: Path, place: int) -> StoredSeries:
     if not path.exists():
         raise StoreError(f"{folder.name}: no ledger.h5, so no frame was ever written")
     try:
-        with h5py.File(path, "r", libver="latest", swmr=True) as file:
+        with h5py.File(path, "r", libver="latest", swmr=is_growing(path)) as file:
             said = dict(file["ledger"].attrs)
             columns = _Columns(place)
             for first in range(0, len(file["ledger"]), BLOCK_ROWS):

@@ -6,6 +6,7 @@ finds the ring, the doorbells and the configuration in it.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -46,6 +47,13 @@ class Session(msgspec.Struct):
     def load(cls, path: Path) -> Session:
         """Read what `save` wrote."""
         return msgspec.json.decode(path.read_bytes(), type=cls)
+
+    def leave_last_words(self, role: int, error: Exception) -> None:
+        """Leave the reason of a child's end for the supervisor's log and `status`."""
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        with contextlib.suppress(OSError):  # no memory left to say it in
+            ring, _ = self.attach()
+            ring.control["last_words"][0, role] = words.encode(errors="replace")[:200]
 
     def attach(self) -> tuple[Ring, Bells]:
         """Map the ring and take the doorbells."""

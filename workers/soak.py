@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 VICTIMS = ("receiver", "worker", "sink", "supervisor")
 SAMPLE_S = 5.0
 STEP_S = 0.1
-# A daemon that is not well again by then is killed at all the same.
-WELL_S = 60.0
+# Two kills are at least so far apart.
+LEAST_PAUSE_S = 1.0
 # Children notice the supervisor's death by themselves, the slowest at its next frame.
 ORPHANS_S = 15.0
 
@@ -46,8 +46,8 @@ class SoakOptions:
         out: the run's folder, new or empty.
         seconds: at least so long.
         kills: and at least so many kills, each in turn of `victims`, then at random, alternately.
-        kill_every_s: mean time between kills.
-        max_rate_Hz: a series' rate is drawn up to this.
+        kill_every_s: mean time between kills, more than a second.
+        max_rate_Hz: a series' rate is drawn between half of this and this.
         shape: (ss, fs) of the images.
         has_faults: whether the detector has bad days.
         device: as `run --device`.
@@ -109,18 +109,11 @@ class Soak:
         return self._stop.is_set() or enough
 
     def _kills(self) -> Iterator[None]:
-        """Kill somebody whenever it is time to, counted from when the daemon is well again.
-
-        What queues behind an outage queues in the detector's connection, and dies with the
-        receiver: killing it then would tell how much a connection holds.
-        """
-        every_s = self.options.kill_every_s
+        """Kill somebody at random times, whether or not the daemon is well again."""
+        longest_s = 2 * self.options.kill_every_s - LEAST_PAUSE_S
         while True:
-            at_s = time.monotonic() + every_s * self._rng.uniform(0.5, 1.5)
+            at_s = time.monotonic() + self._rng.uniform(LEAST_PAUSE_S, longest_s)
             while time.monotonic() < at_s:
-                yield
-            worst_s = time.monotonic() + WELL_S
-            while not self._daemon.topic.is_well and time.monotonic() < worst_s:
                 yield
             victim = next(self._turn)
             if len(self.account.kills) % 2:

@@ -7,6 +7,7 @@ both are counted here from the two ends, and each exception is named by its caus
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,8 @@ JUDGED = ("hit", "miss")
 # Growth that is no leak: an allocator's arenas fill within the first minutes.
 FLAT_MIB, FLAT_HANDLES = 40.0, 8
 SETTLED_S = 60.0
+# A life is told in so many parts, so that a growth that ends is seen to.
+N_PARTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +162,8 @@ class Account:
             self.problems.append(f"{of_whole['no verdict']} announced frames have no verdict")
         return of_whole, by_fault
 
-    def _footprints(self) -> dict[str, dict[str, float]]:
-        """Return by job what its processes held early, late and at most; name what grew."""
+    def _footprints(self) -> dict[str, dict[str, Any]]:
+        """Return by job what its longest-lived process held, part by part; name what grew."""
         found = {}
         for job in sorted({s.job for s in self.samples}):
             lives: dict[int, list[Sample]] = defaultdict(list)
@@ -170,22 +173,22 @@ class Account:
             # A process's growth is told by the one that lived longest.
             longest = max(lives.values(), key=len)
             settled = [s for s in longest if s.at_s - longest[0].at_s >= SETTLED_S]
-            if not settled:  # nobody lived long enough to tell
+            if len(settled) < N_PARTS:  # nobody lived long enough to tell
                 continue
-            tenth = max(1, len(settled) // 10)
-            early, late = settled[:tenth], settled[-tenth:]
-            memory = [median(s.memory_MiB for s in part) for part in (early, late)]
-            handles = [median(s.n_handles for s in part) for part in (early, late)]
-            if memory[1] > memory[0] + FLAT_MIB or handles[1] > handles[0] + FLAT_HANDLES:
+            parts = [
+                settled[k * len(settled) // N_PARTS :][: len(settled) // N_PARTS]
+                for k in range(N_PARTS)
+            ]
+            memory = [median(s.memory_MiB for s in part) for part in parts]
+            handles = [median(s.n_handles for s in part) for part in parts]
+            if memory[-1] > memory[0] + FLAT_MIB or handles[-1] > handles[0] + FLAT_HANDLES:
                 self.problems.append(f"{job} grew: {memory} MiB, {handles} file handles")
             found[job] = {
                 "lives": len(lives),
                 "longest_s": round(longest[-1].at_s - longest[0].at_s),
-                "early_MiB": round(memory[0], 1),
-                "late_MiB": round(memory[1], 1),
+                "MiB": [round(part, 1) for part in memory],
                 "most_MiB": round(float(np.max([s.memory_MiB for s in longest])), 1),
-                "early_handles": handles[0],
-                "late_handles": handles[1],
+                "handles": handles,
             }
         return found
 
@@ -213,17 +216,22 @@ def as_markdown(account: Account, command: str) -> str:
         f"| whole | {_tally(f['of_whole'])} |",
         *(f"| {kind} | {_tally(found)} |" for kind, found in f["by_fault"].items()),
         "",
-        "Memory of its own and file handles of each job's longest-lived process, the first and "
-        f"the last tenth of its life after {SETTLED_S:.0f} s:",
+        "Memory of its own and file handles of each job's longest-lived process, by tenths of its "
+        f"life after {SETTLED_S:.0f} s (medians):",
         "",
-        "| job | lives | longest s | MiB early | late | most | handles early | late |",
-        "|---|---|---|---|---|---|---|---|",
+        "| job | lives | longest s | MiB | most | handles |",
+        "|---|---|---|---|---|---|",
         *(
-            f"| {job} | {' | '.join(f'{value:g}' for value in held.values())} |"
+            f"| {job} | {held['lives']} | {held['longest_s']} | {_row(held['MiB'])} "
+            f"| {held['most_MiB']:g} | {_row(held['handles'])} |"
             for job, held in f["memory"].items()
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _row(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def _tally(found: dict[str, int]) -> str:

@@ -22,7 +22,6 @@ from hitfinder.sim.pool import FrameTruth, PooledSource
 
 DATASET, POOL = "02", 32
 N_FRAMES = (50, 400)
-LOWEST_RATE_HZ = 5.0
 # As long as a killed daemon's successor may take to listen, on a busy machine.
 CLIENT_WAIT_S = 180.0
 # An image that met one of these left all the same, and as it was.
@@ -76,7 +75,7 @@ class Beam:
 
     Args:
         shape: (ss, fs) of the images.
-        max_rate_Hz: the rate of a series is drawn up to this.
+        max_rate_Hz: the rate of a series is drawn between half of this and this.
         has_faults: whether anything goes wrong.
 
     Attributes:
@@ -100,7 +99,7 @@ class Beam:
             send_hwm=50,
             send_timeout_s=CLIENT_WAIT_S,
             wait_for_client_s=CLIENT_WAIT_S,
-            linger_s=10.0,
+            linger_s=CLIENT_WAIT_S,
         )
         config = DetectorConfig(
             shape=shape, clen_m=0.15, photon_energy_eV=7000.0, beam_center_px=detector.center_px
@@ -142,8 +141,7 @@ class Beam:
             self._send(n_frames)
 
     def _send(self, n_frames: int) -> None:
-        lowest, highest = np.log((LOWEST_RATE_HZ, self._max_rate_Hz))
-        rate_Hz = float(np.exp(self._rng.uniform(lowest, highest)))
+        rate_Hz = self._max_rate_Hz * float(self._rng.uniform(0.5, 1.0))
         emulator, n_faults = self._emulator, len(self._injector.applied)
         emulator.options = replace(emulator.options, rate_Hz=rate_Hz)
         emulator.configure(n_images=n_frames)

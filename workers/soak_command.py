@@ -26,10 +26,10 @@ def soak(
         str, typer.Option("--victims", help="Of receiver, worker, sink, supervisor.")
     ] = "receiver,worker,sink",
     kill_every: Annotated[
-        float, typer.Option("--kill-every", min=0.1, help="Seconds between kills, in the mean.")
+        float, typer.Option("--kill-every", min=1.5, help="Seconds between kills, in the mean.")
     ] = 10.0,
     max_rate: Annotated[
-        float, typer.Option("--max-rate", min=5, help="Images a second; each series has its own.")
+        float, typer.Option("--max-rate", min=5, help="Images a second; a series has half to all.")
     ] = 100.0,
     faults: Annotated[
         bool, typer.Option("--faults/--no-faults", help="Whether the detector has bad days.")

@@ -70,7 +70,6 @@ class Topic:
         with_header: of these, the ones whose header the daemon had.
         ends: every `series.end`.
         n_twice: frames that had a verdict already.
-        status: the latest.
     """
 
     verdicts: dict[str, dict[int, str]] = field(default_factory=dict)
@@ -79,15 +78,6 @@ class Topic:
     with_header: set[str] = field(default_factory=set)
     ends: list[dict[str, Any]] = field(default_factory=list)
     n_twice: int = 0
-    status: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_well(self) -> bool:
-        """Say whether every child runs and no frames queue."""
-        s = self.status
-        if not s or not all(child["alive"] for child in s["children"]):
-            return False
-        return bool(s["ring_slots_used"] <= s["ring_slots"] // 4)
 
     def take(self, topic: str, message: dict[str, Any]) -> None:
         """Write one message down."""
@@ -98,8 +88,6 @@ class Topic:
             self.heard.add(uid)
             if message["n_frames"] is not None:
                 self.with_header.add(uid)
-        elif topic == "status":
-            self.status = message
         elif topic.startswith("result."):
             of_series = self.verdicts.setdefault(uid, {})
             self.n_twice += message["frame"] in of_series

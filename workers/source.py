@@ -1,6 +1,7 @@
 """The child that brings frames: the wire's receiver, or a recorded run's reader.
 
-Both end in the same intake; only where messages come from differs.
+Both end in the same intake; only where messages come from differs. Each takes up again the message
+at which a killed predecessor died.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ import logging
 from itertools import chain
 from pathlib import Path
 
-import zmq
-
+from hitfinder.stream.inbox import Inbox
 from hitfinder.stream.intake import Intake
 from hitfinder.stream.receiver import Receiver
 from hitfinder.stream.recordings import open_recordings
@@ -34,20 +34,16 @@ def _intake(session: Session, ring: Ring, bells: Bells, pulse: Pulse, when_full:
 
 
 def run_receiver(session: Session) -> None:
-    """Read the detector's sockets until the daemon stops."""
+    """Take in what the connection reads, until the daemon stops."""
     ring, bells = session.attach()
     pulse, source = Pulse(ring, SOURCE_ROLE), session.config.source
     intake = _intake(session, ring, bells, pulse, session.config.ring.when_full)
-    ring.control["connected"][0] = 0
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     receiver = Receiver(
-        context, source.endpoints, intake, protocol=source.protocol, lenient=source.lenient
+        Inbox(ring), bells, intake, protocol=source.protocol, lenient=source.lenient
     )
     pulse.ready()
     bells.ring("supervisor")
     receiver.run(stopping=lambda: pulse.stop_level() > 0 or pulse.orphaned())
-    receiver.close()
-    context.term()
     ring.control["source_done"][0] = 1
 
 
@@ -73,7 +69,7 @@ def run_reader(session: Session) -> None:
     for position, message in enumerate(messages, 1):
         # A killed reader's successor passes over what is already in the ring or judged.
         if position > done:
-            intake.take(message)
+            intake.take(message, again=position == done + 1)
             ring.control["source_position"][0] = position
         intake.seal()
         if not pulse.until(1)():

@@ -1,8 +1,8 @@
 """The process that owns the ring and the children, and outlives them.
 
 One rule: it does nothing that could kill it: no torch, no files but its runtime folder, no bytes
-decoded that no worker has decoded before. It publishes what is stored, ends series, restarts what
-died.
+decoded that no worker has decoded before. It holds the detector's connection, publishes what is
+stored, ends series, restarts what died.
 
     start children -> ready -> [ publish, step series, bury and restart ] -> drain -> exit
 """
@@ -24,6 +24,7 @@ from typing import Any, Self
 import zmq
 
 from hitfinder import HitfinderError
+from hitfinder.stream.connection import Connection
 from hitfinder.stream.results import Outcome
 from hitfinder.stream.ring import Bells, Layout, Ring, State, create_memory
 from hitfinder.workers.children import Child, reclaim
@@ -89,7 +90,7 @@ class Supervisor:
         fd = create_memory(layout)
         self.ring = Ring(fd, layout)
         source = "reader" if options.replay else "receiver"
-        names = ["receiver", "sink", "supervisor"]
+        names = ["connection", "inbox", "receiver", "sink", "supervisor"]
         names += [f"worker{i}" for i in range(len(options.devices))]
         self.bells = Bells.create(names)
         self.runtime = make_runtime()
@@ -121,6 +122,7 @@ class Supervisor:
         except ConfigError:
             shutil.rmtree(self.runtime)
             raise
+        self.connection = Connection(self.ring, self.bells, config.source.endpoints)
         self.state = DaemonState(self.ring, self.publisher, self.children, self.control)
         self._watched_at_s = 0.0
 
@@ -150,6 +152,7 @@ class Supervisor:
             if child.process is not None and child.alive:
                 child.process.kill()
                 child.process.wait()
+        self.connection.close()
         self.publisher.close()
         self._context.term()
         for fd in (self.ring.fd, *self.bells.fds.values()):
@@ -179,6 +182,8 @@ class Supervisor:
                 self.state.renew()
             self.bells.wait("supervisor", TICK_S)
         self._note_who_is_down()
+        if not self.options.replay:
+            self.connection.start()
         source = ", ".join(self.options.config.source.endpoints or map(str, self.options.replay))
         self.options.on_ready(
             f"ready source={source} results={self.publisher.endpoint} out={self.options.out} "
@@ -192,6 +197,8 @@ class Supervisor:
         if now - self._watched_at_s >= WATCH_S:
             self._watch_children()
             self._watched_at_s = now
+            if self.connection.has_failed:
+                raise HitfinderError("reading from the detector failed; its reason stands above")
         if self.state.is_due():
             self.state.renew()
             self.publisher.status(self.state.latest)
@@ -214,7 +221,11 @@ class Supervisor:
                     continue
                 n = reclaim(self.ring, self.bells, child.role) if child.name == "worker" else 0
                 log.error(
-                    "%s died (%s), %d frames go to its successor", child.name, child.last_exit, n
+                    "%s died (%s), %d frames go to its successor in %.1f s",
+                    child.name,
+                    child.last_exit,
+                    n,
+                    child.pause_s,
                 )
             if child.process is None and time.monotonic() >= child.not_before_s:
                 child.start()
@@ -239,6 +250,7 @@ class Supervisor:
             source.process.kill()
             source.process.wait()
         source.done = True
+        self.connection.close()
         self._settle_orphans()
         series = self.publisher.series
         stored = self._tick_until(

@@ -14,13 +14,17 @@ from hitfinder.models.frame_gate import FrameGate
 from hitfinder.models.judgement import Judgement
 from hitfinder.models.pipeline import Pipeline
 from hitfinder.models.resolution import d_min_A
+from hitfinder.stream import bslz4
 from hitfinder.stream.controls import Change, Controls
 from hitfinder.stream.errors import WireError
 from hitfinder.stream.malformed import Malformed
+from hitfinder.stream.messages import Blob, Codec, SeriesStart
 from hitfinder.stream.results import OUTCOMES, Outcome
 from hitfinder.stream.ring import MAX_PEAKS, Bells, Ring, State
-from hitfinder.workers.config import Config
+from hitfinder.workers.config import Config, GeometryConfig
 from hitfinder.workers.decoders import Decoders, Planned, Terms
+from hitfinder.workers.geometry import OperatorGeometry
+from hitfinder.workers.knowledge import Knowledge
 from hitfinder.workers.replacements import Replacements
 from hitfinder.workers.series_estimates import SeriesEstimates
 from hitfinder.workers.series_terms import SeriesTerms
@@ -35,6 +39,9 @@ WAIT_S = 0.1
 HAND_ON_TOGETHER = 16
 # A header energy or camera length this many sigma from what the pixels say is a mismatch.
 MISMATCH_SIGMA = 5.0
+
+# The image of a rehearsal.
+REHEARSED, REHEARSED_BYTES = (64, 64), 64 * 64 * 2
 
 
 class Worker:
@@ -79,6 +86,19 @@ class Worker:
         self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
         self._threshold = self.pipeline.threshold
         self._n_unannounced = 0
+
+    def rehearse(self) -> None:
+        """Judge a dark frame that nobody sent: on a device that fails no frame's worker dies."""
+        dark = Blob("", REHEARSED, "uint16", Codec.NONE, 2, memoryview(bytes(REHEARSED_BYTES)))
+        start = SeriesStart(0, shape=REHEARSED, dtype="uint16")
+        geometry = OperatorGeometry(GeometryConfig()).of_series(start, bslz4.decode(dark))
+        context = self.pipeline.begin(geometry.geometry, geometry.valid)
+        terms = Terms(0, geometry, context, Knowledge(self.runtime, self.number))
+        self._decoders.plan(-1, dark, terms)
+        (frame,) = self._decoders.take(1)
+        image, maps = frame.wait()
+        self.pipeline.judge([image], context, [maps])
+        self._decoders.give_back([frame])
 
     def run_once(self, timeout_s: float) -> None:
         """Take frames, judge a batch, hand it on; or wait for the doorbell."""
@@ -239,6 +259,7 @@ def run_worker(session: Session, role: int) -> None:
     device = session.devices[role - FIRST_WORKER_ROLE]
     n_decoders = session.config.n_decoders(len(session.devices))
     worker = Worker(ring, bells, Path(session.runtime), session.config, role, device, n_decoders)
+    worker.rehearse()
     pulse.ready()
     bells.ring("supervisor")
     go_on = pulse.until(2)

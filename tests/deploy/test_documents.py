@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tests.deploy.conftest import Beamline
 
-from hitfinder.stream.receiver import RECEIVE_BYTES
+from hitfinder.stream.connection import RECEIVE_BYTES
 from hitfinder.stream.results import OUTCOMES
 from hitfinder.workers.config import Config
 

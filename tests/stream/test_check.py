@@ -133,3 +133,18 @@ def test_repair_of_a_sound_run_changes_nothing(run):
     assert report.ok
     assert report.repairs == ()
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+
+
+def test_a_ledger_over_which_hdf5_loops_is_named_by_check_and_repair(run, monkeypatch):
+    """Cut within its texts and filled up with zeros, as a file system does after a crash."""
+    monkeypatch.setattr("hitfinder.stream.apart.PATIENCE_S", 1.0)
+    path = run / "ledger.h5"
+    content = path.read_bytes()
+    kept = content.index(b"GCOL") + 100
+    path.write_bytes(content[:kept] + bytes(len(content) - kept))
+    for repair in (False, True):
+        report = check_run(run, repair=repair)
+        assert report.problems == (
+            f"{run.name}: HDF5 has not come back from a file within 1 s; it is damaged: move the "
+            "folder away",
+        )

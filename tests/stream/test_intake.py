@@ -14,11 +14,12 @@ from hitfinder.stream.messages import (
     Codec,
     Frame,
     FrameHeader,
+    Message,
     SeriesEnd,
     SeriesStart,
     unpack_start,
 )
-from hitfinder.stream.ring import Bells, Layout, Ring, Seen, State, create_memory
+from hitfinder.stream.ring import Bells, Layout, Ring, State, create_memory
 
 IMAGE = np.arange(48, dtype=np.uint16).reshape(6, 8)
 
@@ -177,39 +178,86 @@ def test_a_series_is_sealed_also_while_the_intake_waits_for_room(bench: Bench) -
     assert bench.ring.series["sealed"][entry] == 1
 
 
-def test_a_successor_finishes_what_a_killed_receiver_left(bench: Bench) -> None:
+class Killed(BaseException):
+    """The receiver dies here."""
+
+
+def killed_at(bench: Bench, name: str, message: Message, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a message up to a step in which the receiver dies."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    of, attribute = {
+        "describe": (bench.ring, "describe"),
+        "store": (bench.ring, "store_blobs"),
+        "mark": (bench.intake.series, "mark"),
+        "hand on": (bench.ring, "set_state"),
+        "leave header": (bench.intake, "_leave_header"),
+        "done": (bench.bells, "ring"),
+    }[name]
+    with monkeypatch.context() as dying:
+        dying.setattr(of, attribute, die)
+        with pytest.raises(Killed):
+            bench.intake.take(message)
+
+
+@pytest.mark.parametrize("step", ["describe", "store", "mark", "hand on", "done"])
+def test_a_frame_at_which_a_receiver_died_is_taken_by_its_successor(
+    bench: Bench, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.intake.take(SeriesStart(1, n_frames=4))
-    key = int(bench.ring.series["key"][0])
-    for number, state in ((0, State.RECEIVED), (1, State.JUDGING), (2, State.FILLING)):
-        slot = bench.ring.take_free()
-        assert slot is not None
-        bench.ring.describe(slot, FrameHeader(1, number), key, 0)
-        bench.ring.store_blobs(slot, frame(1, number).blobs)
-        if state is not State.FILLING:
-            bench.intake.series.mark(0, number, Seen.RECEIVED)
-        bench.ring.set_state(slot, state)
-    assert bench.ring.take_free() is not None  # claimed, but not yet described
-    bench.make().recover()
-    assert len(bench.ring.in_state(State.RECEIVED)) == len(bench.ring.in_state(State.JUDGING)) == 1
-    (lost,) = bench.ring.in_state(State.JUDGED)
-    assert bench.ring.record(lost).outcome == "lost"
-    assert bench.ring.record(lost).frame == 2
+    bench.intake.take(frame(1, 0))
+    killed_at(bench, step, frame(1, 1), monkeypatch)
+    successor = bench.make()
+    successor.recover()
+    successor.take(frame(1, 1), again=True)
+    successor.take(frame(1, 2))
+    slots = bench.ring.in_state(State.RECEIVED)
+    assert [int(bench.ring.slots["frame"][slot]) for slot in slots] == [0, 1, 2]
+    assert bytes(bench.ring.blobs(slots[1])[0].payload) == IMAGE.tobytes()
     assert int((bench.ring.states == State.FREE).sum()) == 1
     assert bench.ring.series["n_received"][0] == 3
-    bench.intake.take(frame(1, 0))  # sent again: it is here already
+    assert bench.ring.series["n_duplicate"][0] == 0
+    successor.take(frame(1, 1))  # sent again: it is here already
     assert bench.ring.series["n_duplicate"][0] == 1
 
 
-def test_a_series_whose_header_died_with_the_receiver_still_has_one(bench: Bench) -> None:
-    start = SeriesStart(5, "UID", n_frames=9)
-    entry = bench.intake.series.start(start, now_ns=1)  # killed before the header was left
-    assert entry is not None
+@pytest.mark.parametrize("uid", [None, "UID"])
+@pytest.mark.parametrize("step", ["leave header", "done"])
+def test_a_header_at_which_a_receiver_died_opens_one_series(
+    bench: Bench, uid: str | None, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = SeriesStart(5, uid, n_frames=9, clen_m=0.25)
+    killed_at(bench, step, start, monkeypatch)
+    successor = bench.make()
+    successor.recover()
+    successor.take(start, again=True)
+    (entry,) = successor.series.open_entries()
     path = header_path(bench.runtime, int(bench.ring.series["key"][entry]))
-    assert not path.exists()
-    bench.make().recover()
+    assert unpack_start(path.read_bytes()).clen_m == 0.25
+    assert not bench.ring.series["ended"][entry]
+
+
+def test_an_end_at_which_a_receiver_died_is_not_stale(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.intake.take(SeriesStart(1, n_frames=4))
+    killed_at(bench, "done", SeriesEnd(1), monkeypatch)
+    bench.make().take(SeriesEnd(1), again=True)
+    assert bench.ring.control["n_stale"][0] == 0
+
+
+def test_a_header_that_is_given_up_has_a_stand_in(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_at(bench, "leave header", SeriesStart(5, "UID", n_frames=9), monkeypatch)
+    bench.make().give_up("message of 7 bytes: 5 receivers died taking it")
+    path = header_path(bench.runtime, int(bench.ring.series["key"][0]))
     found = unpack_start(path.read_bytes())
     assert (found.series, found.series_uid, found.n_frames) == (5, "UID", 9)
-    assert "lost" in found.warnings[0]
+    assert "killed" in found.warnings[0]
+    assert bench.ring.errors() == ["message of 7 bytes: 5 receivers died taking it"]
 
 
 def test_an_end_of_an_unknown_series_is_stale(bench: Bench) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from tests.system.daemon import Closed, Daemon, command, free_port, kept_images
+from tests.system.faults_table import tell
 
 from hitfinder.sim.simulate import SimulateOptions, SimulateReport, simulate
 
@@ -113,19 +114,22 @@ def letters(closed: Closed) -> str:
 
 
 @pytest.mark.parametrize("faults", DAYS)
-def test_each_fault_has_its_exact_verdicts(beamtime, faults):
+def test_each_fault_has_its_exact_verdicts(beamtime, faults, record_property):
     closed = beamtime.closed(faults)
-    assert [letters(c) for c in closed] == list(DAYS[faults].verdicts)
+    found = [letters(c) for c in closed]
+    tell(record_property, faults or "none", DAYS[faults].verdicts, found)
+    assert found == list(DAYS[faults].verdicts)
     assert tuple(c.end["reason"] for c in closed) == DAYS[faults].reasons[: len(closed)]
     assert [c.end["duplicate"] + c.end["late"] for c in closed] == [0] * len(closed)
 
 
-def test_faults_by_chance_have_the_verdicts_that_the_simulator_noted(beamtime):
+def test_faults_by_chance_have_the_verdicts_that_the_simulator_noted(beamtime, record_property):
     (closed,) = beamtime.closed(BY_CHANCE)
     made = {f.frame: f.kind for f in beamtime.reports[BY_CHANCE].faults}
     assert set(made.values()) == {"drop", "duplicate", "corrupt", "truncate"}
     letter = {"drop": "m", "corrupt": "c", "truncate": "c"}
     wanted = "".join(letter.get(made.get(k, ""), "j") for k in range(N_FRAMES))
+    tell(record_property, BY_CHANCE, [wanted], [letters(closed)])
     assert letters(closed) == wanted
     assert closed.end["duplicate"] == Counter(made.values())["duplicate"]
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 import zmq
-from tests.system.daemon import Daemon, Detector, command, running, wait_for
+from tests.system.daemon import Closed, Daemon, Detector, command, running, wait_for
+from tests.system.faults_table import tell
 from tests.system.frames import WireSeries, wire_series
 
 pytestmark = pytest.mark.system
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.system
 SLOTS = 4
 N_FRAMES = 30
 KEEP_ALL = "[sink]\nmiss_sample_fraction = 1.0\n"
+ALL = f"{N_FRAMES} judged"
 BLOCK = f'[ring]\nslots = {SLOTS}\nwhen_full = "block"\n'
 DROP = f'[ring]\nslots = {SLOTS}\nwhen_full = "drop"\n'
 
@@ -46,6 +48,12 @@ def stopped(daemon: Daemon, name: str) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+def counts(closed: Closed) -> str:
+    """Return what became of a series' frames."""
+    others = {n: k for n, k in closed.counts.items() if n not in ("hit", "miss")}
+    return " ".join([f"{closed.n_judged} judged", *(f"{k} {n}" for n, k in others.items())])
+
+
 def is_full(status: dict[str, int]) -> bool:
     """Say whether every slot of the ring holds a frame."""
     return status["ring_slots_used"] == SLOTS
@@ -62,7 +70,9 @@ def send(detector: Detector, series: WireSeries) -> None:
 
 
 @pytest.mark.parametrize("name", ["worker", "sink"])
-def test_blocking_nothing_is_lost_to_a_child_that_stands_still(tmp_path, detector, name):
+def test_blocking_nothing_is_lost_to_a_child_that_stands_still(
+    tmp_path, detector, name, record_property
+):
     with running(tmp_path, detector, config=BLOCK + KEEP_ALL) as daemon:
         with stopped(daemon, name):
             send(detector, wire_series("v2", 1, N_FRAMES))
@@ -72,13 +82,14 @@ def test_blocking_nothing_is_lost_to_a_child_that_stands_still(tmp_path, detecto
             # One frame waits for a slot in the receiver's hands; the others are not even read.
             assert status["n_messages"] == n_before <= SLOTS + 2
         closed = daemon.closed(1)
+        tell(record_property, f"{name} stands still, block", [ALL], [counts(closed)])
         assert closed.n_judged == closed.end["announced"] == N_FRAMES
         assert nobody_died(daemon)
         assert daemon.terminate() == 0, daemon.log
 
 
 def test_dropping_begins_after_the_hold_is_counted_at_once_and_ends_with_the_cause(
-    tmp_path, detector
+    tmp_path, detector, record_property
 ):
     with running(tmp_path, detector, config=DROP + KEEP_ALL) as daemon:
         with stopped(daemon, "worker"):
@@ -88,6 +99,7 @@ def test_dropping_begins_after_the_hold_is_counted_at_once_and_ends_with_the_cau
                 "all that finds no room to be dropped",
             )
             assert is_full(status)
+            assert status["counts"]["dropped"] == N_FRAMES - SLOTS
         closed = daemon.closed(1)
         assert closed.counts["dropped"] == N_FRAMES - SLOTS
         assert closed.n_judged == SLOTS
@@ -95,14 +107,18 @@ def test_dropping_begins_after_the_hold_is_counted_at_once_and_ends_with_the_cau
             "ring full"
         }
         send(detector, wire_series("v2", 2, N_FRAMES))
-        assert daemon.closed(2).n_judged == N_FRAMES
+        after = daemon.closed(2)
+        expected = [f"{SLOTS} judged {N_FRAMES - SLOTS} dropped", ALL]
+        found = [counts(closed), counts(after)]
+        tell(record_property, "worker stands still, drop", expected, found)
+        assert after.n_judged == N_FRAMES
         assert nobody_died(daemon)
         assert daemon.terminate() == 0, daemon.log
     checked = command("check", str(daemon.out))
     assert checked.returncode == 0, checked.stdout
 
 
-def test_a_full_disk_holds_frames_back_until_there_is_room(tmp_path, detector):
+def test_a_full_disk_holds_frames_back_until_there_is_room(tmp_path, detector, record_property):
     """The sink cannot write, says why, and its successors carry on where it stood."""
     with running(tmp_path, detector, config=BLOCK + KEEP_ALL) as daemon:
         n_bytes = 300_000
@@ -112,6 +128,7 @@ def test_a_full_disk_holds_frames_back_until_there_is_room(tmp_path, detector):
             wait_for(lambda: "cannot be written" in daemon.log, "the reason in the log")
             assert len(daemon.records) < N_FRAMES
         closed = daemon.closed(1)
+        tell(record_property, "disk full for a while, block", [ALL], [counts(closed)])
         assert closed.n_judged == closed.end["announced"] == N_FRAMES
         assert largest_file(daemon.out) > n_bytes
         assert daemon.terminate() == 0, daemon.log
@@ -139,7 +156,7 @@ def largest_file(folder: Path) -> int:
     return max(path.stat().st_size for path in folder.rglob("*.h5"))
 
 
-def test_a_subscriber_that_never_reads_keeps_nobody_waiting(tmp_path, detector):
+def test_a_subscriber_that_never_reads_keeps_nobody_waiting(tmp_path, detector, record_property):
     with (
         running(tmp_path, detector) as daemon,
         zmq.Context() as context,
@@ -153,6 +170,7 @@ def test_a_subscriber_that_never_reads_keeps_nobody_waiting(tmp_path, detector):
         assert sleeper.poll(10_000)  # it is heard, and then sleeps
         send(detector, wire_series("v2", 1, 300, shape=(64, 64)))
         closed = daemon.closed(1)
+        tell(record_property, "a subscriber that never reads", ["300 judged"], [counts(closed)])
         assert closed.n_judged == 300
         daemon.wait_status(lambda s: s["latency_p99_s"] is not None, "all counted")
         sequence = [message["seq"] for _, message in daemon.results]

@@ -1,7 +1,6 @@
 """The daemon told to stop, and its processes killed: one verdict for each frame all the same.
 
-A share of judged frames is stated only where it is sure: a killed receiver takes the messages
-that its socket held with it, a killed worker or sink takes nothing.
+A killed child takes nothing with it, and a device that fails for a while costs time, not frames.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -23,6 +23,19 @@ from tests.system.frames import WireSeries, wire_series
 pytestmark = pytest.mark.system
 
 N_FRAMES = 400
+# Put before a worker's own code: its device fails while a file is there.
+FAILING_DEVICE = """
+import sys
+from pathlib import Path
+if {"hitfinder.workers.child", "worker"} <= set(sys.orig_argv):
+    from hitfinder.models.pipeline import Pipeline
+    judge = Pipeline.judge
+    def judge_or_fail(*arguments, **named):
+        if Path(__file__).with_name("fails").exists():
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return judge(*arguments, **named)
+    Pipeline.judge = judge_or_fail
+"""
 HOT_PIXELS = [700, 3000, 5555, 9000, 12345]
 # Paced so that the series still runs while a killed child's successor starts.
 PAUSE_S = 0.02
@@ -98,8 +111,20 @@ def test_sigterm_in_a_series_gives_each_announced_frame_its_verdict(tmp_path, se
     assert checked.returncode == 0, checked.stdout
 
 
-def test_killed_children_cost_no_verdict(tmp_path, series, detector):
-    with running(tmp_path, detector) as daemon:
+@pytest.fixture
+def device_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a file; while it is there the workers of daemons started from now on fail."""
+    folder = tmp_path / "device"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(FAILING_DEVICE)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{os.environ.get('PYTHONPATH', '')}")
+    return folder / "fails"
+
+
+def test_killed_children_and_a_failing_device_cost_no_verdict(
+    tmp_path, series, detector, device_fails
+):
+    with running(tmp_path / "daemon", detector) as daemon:
         with under_way(series, detector, daemon) as sending:
             for name in ("worker", "sink", "receiver"):
                 n_before = len(daemon.records)
@@ -112,18 +137,28 @@ def test_killed_children_cost_no_verdict(tmp_path, series, detector):
                 wait_for(
                     lambda n=n_before: len(daemon.records) >= n + 20, f"verdicts after the {name}"
                 )
+            device_fails.touch()
+            # The first dies at a frame, its successor at its rehearsal: no frame is tried again.
+            status = daemon.wait_status(lambda s: worker_of(s)["starts"] >= 4, "two more deaths")
+            assert "RuntimeError: CUDA error: an illegal memory" in worker_of(status)["last_exit"]
+            device_fails.unlink()
             sending.finish()
         closed = daemon.closed(1)
-        assert closed.end["announced"] == N_FRAMES
-        assert closed.n_judged >= N_FRAMES / 2
+        assert closed.n_judged == closed.end["announced"] == N_FRAMES
         assert_hot_pixels_are_known(closed)
         status = daemon.wait_status(lambda s: True, "")
         assert status["n_hot_pixels"] == len(HOT_PIXELS)
         starts = {c["name"]: c["starts"] for c in status["children"]}
-        assert starts == {"receiver": 2, "sink": 2, "worker": 2}
+        assert starts["receiver"] == starts["sink"] == 2
         assert daemon.terminate() == 0, daemon.log
+    assert "worker died (exit 1: RuntimeError: CUDA error: an illegal memory" in daemon.log
     checked = command("check", str(daemon.out))
     assert checked.returncode == 0, checked.stdout
+
+
+def worker_of(status: dict[str, Any]) -> dict[str, Any]:
+    """Return what a status says of the worker."""
+    return next(child for child in status["children"] if child["name"] == "worker")
 
 
 @pytest.mark.parametrize("name", ["worker", "sink"])

@@ -30,6 +30,7 @@ def healthy_state(**changes: Any) -> dict[str, Any]:
         "n_bytes": 1000,
         "n_malformed": 0,
         "n_stale": 0,
+        "n_major_faults": 0,
         "connected": 1,
         "n_series_open": 1,
         "n_series_closed": 1,

@@ -290,14 +290,22 @@ def test_alarms_and_odd_headers_stand_at_the_top_and_nothing_in_them_is_markup(
     assert page.text.count(evil) >= 5
 
 
-def test_a_series_that_cannot_be_read_is_named_and_the_others_reported(tmp_path: Path) -> None:
-    for number in (1, 2):
+def test_a_series_that_cannot_be_read_is_named_and_the_others_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hitfinder.stream.apart.PATIENCE_S", 1.0)
+    for number in (1, 2, 4):
         SeriesFolder(tmp_path, start(series=number), {}).close({}, unseen(4), "end")
     (tmp_path / "series_1_uid" / "ledger.h5").write_bytes(b"gone")
+    looped = tmp_path / "series_4_uid" / "ledger.h5"  # over by HDF5: its texts are zeros
+    content = looped.read_bytes()
+    kept = content.index(b"GCOL") + 100
+    looped.write_bytes(content[:kept] + bytes(len(content) - kept))
     (tmp_path / "series_3_uid").mkdir()
     page = page_of(tmp_path, tmp_path / "report.html")
     assert "series_1_uid/ledger.h5: cannot be read" in page.text
     assert "series_3_uid: no ledger.h5" in page.text
+    assert "series_4_uid: HDF5 has not come back" in page.text
     assert page.numbers("dropped", column=2)["missing"] == 4
 
 
