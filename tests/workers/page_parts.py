@@ -60,6 +60,7 @@ def healthy_state(**changes: Any) -> dict[str, Any]:
         "alarms": [],
         "changes": [],
         "candidate": None,
+        "detector": None,
         "last_series": None,
         **changes,
     }
