@@ -9,27 +9,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
 import zmq
 
 from hitfinder.stream.results import Peaks, Record
-from hitfinder.workers.curve import introduce
+from hitfinder.workers.curve import Keys, introduce
 
 POLL_MS = 200
 # Records queued for us; at 1 kHz a minute, about 100 MB at most.
 RECEIVE_QUEUE = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """Files of an encrypted topic: our own secret key, and the server's public one."""
-
-    ours: Path
-    server: Path
 
 
 def messages(
@@ -51,7 +41,7 @@ def messages(
     socket.set(zmq.SUBSCRIBE, topic.encode())
     try:
         if keys is not None:
-            introduce(socket, keys.ours, keys.server)
+            introduce(socket, keys)
         socket.connect(endpoint)
         while True:
             if socket.poll(POLL_MS):
