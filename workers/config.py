@@ -98,6 +98,13 @@ class HttpConfig(msgspec.Struct, forbid_unknown_fields=True):
     token_file: str | None = None
 
 
+class LogConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """`[log]`: what is written to stderr."""
+
+    form: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object a line."""
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True):
     """The whole tree; every section may be left out."""
 
@@ -108,6 +115,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     sink: SinkConfig = msgspec.field(default_factory=SinkConfig)
     workers: WorkersConfig = msgspec.field(default_factory=WorkersConfig)
     http: HttpConfig = msgspec.field(default_factory=HttpConfig)
+    log: LogConfig = msgspec.field(default_factory=LogConfig)
 
     def as_json(self) -> str:
         """Return the effective configuration as stamped into files."""

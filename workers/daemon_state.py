@@ -62,7 +62,8 @@ class DaemonState:
         before = {alarm["name"] for alarm in self.latest["alarms"]}
         for alarm in state["alarms"]:
             if alarm["name"] not in before:
-                log.warning("alarm %s: %s", alarm["name"], alarm["text"])
+                said = {"alarm": alarm["name"], "urgency": alarm["urgency"]}
+                log.warning("alarm %s: %s", alarm["name"], alarm["text"], extra={"said": said})
         self.latest = state
 
     def _counters(self, uptime_s: float) -> dict[str, Any]:
