@@ -36,7 +36,7 @@ def main(n_series: int, n_frames: int, rate_Hz: float, background: str) -> None:
                 simulator = subprocess.Popen(line, stdout=log, stderr=log)
             while len(ends) < n_series:
                 for topic, message in daemon.messages(1.0):
-                    if topic == "status":
+                    if topic == "status" and sum(message["counts"].values()):
                         alarms.update({f"{a['name']}: {a['text']}" for a in message["alarms"]})
                     elif topic == "series.end":
                         ends.append(message)
