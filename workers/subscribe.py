@@ -97,12 +97,13 @@ def subscribe(
 
 def line_of(topic: str, message: dict[str, Any]) -> str:
     """Return one message as a line that a person can read; a frame's is a row under `HEAD`."""
+    if topic == "status":
+        return f"{topic:<13} {status_line(message)}"
     if not topic.startswith("result."):
-        shown = ("series", "n_frames", "announced", "counts", "hit", "miss", "reason", "uptime_s")
+        shown = ("series", "n_frames", "announced", "hit", "miss", "reason")
         said = [f"{k} {message[k]}" for k in shown if message.get(k) is not None]
-        for series in (message, *message.get("series_open", ())):
-            if series.get("posterior") is not None:
-                said.append(posterior_line(series["posterior"]))
+        if message.get("posterior") is not None:
+            said.append(posterior_line(message["posterior"]))
         return f"{topic:<13} {', '.join(said)}"
     r = msgspec.convert({**message, "peaks": None}, Record)
     row = f"{topic:<13} {r.series:>6} {r.frame:>7}"
@@ -117,6 +118,18 @@ def line_of(topic: str, message: dict[str, Any]) -> str:
         row += f"  {'-' if r.d_min_A is None else f'{r.d_min_A:.1f}':>6}"
         row += "" if r.tells_parameters else "  one frame cannot tell"
     return row
+
+
+def status_line(status: dict[str, Any]) -> str:
+    """Return the daemon's state of health, as a person reads it."""
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in status["counts"].items())
+    said = [f"up {status['uptime_s']:.0f} s", counts]
+    said.append(f"{status['ring_slots_used']} of {status['ring_slots']} slots")
+    for series in status["series_open"]:
+        if series["posterior"] is not None:
+            said.append(f"series {series['series']}: {posterior_line(series['posterior'])}")
+    said += [f"ALARM {alarm['name']}: {alarm['text']}" for alarm in status["alarms"]]
+    return "; ".join(said)
 
 
 def posterior_line(posterior: dict[str, Any]) -> str:

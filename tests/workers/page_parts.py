@@ -80,6 +80,7 @@ def open_series(**posterior: Any) -> dict[str, Any]:
         "photon_energy_sigma_eV": 8.0,
         "clen_m": 0.15,
         "clen_sigma_m": 2e-4,
+        "tells_parameters": True,
         "header_mismatch": None,
     }
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from tests.workers.page_parts import healthy_state
 
 from hitfinder.stream.results import Outcome, Record
 from hitfinder.workers.subscribe import HEAD, line_of
@@ -50,6 +51,14 @@ def test_what_one_frame_cannot_tell_is_said_and_why_there_is_no_judgement() -> N
     assert line_of("result.hit", unsure).endswith("-  one frame cannot tell")
     lost = message(Outcome.LOST, reason="3 workers died while judging it")
     assert line_of("result.other", lost).endswith("345  lost: 3 workers died while judging it")
+
+
+def test_a_status_is_a_line_with_its_alarms() -> None:
+    state = healthy_state(alarms=[{"name": "no_source", "text": "nobody is there"}])
+    line = line_of("status", state)
+    assert "up 300 s; 20 hit, 80 miss, 0 dropped" in line
+    assert "3 of 64 slots" in line
+    assert line.endswith("ALARM no_source: nobody is there")
 
 
 def test_a_series_end_says_what_its_frames_say() -> None:
