@@ -23,10 +23,12 @@ ADVICE = {
     "ring_filling": "Disk, cores or too bright frames: see HitfinderRingFull in the runbook.",
     "child_restarting": "The log says why it died; frames go to its successor.",
     "bad_bytes": "Wrong stream format, or a proxy in between? `errors` names the latest.",
+    "detector_buffer": "We, or the network, are too slow: see HitfinderRingFull in the runbook.",
+    "detector_silent": "Its REST interface does not answer: is source.rest right?",
     "no_source": "Detector off, stream disabled, wrong address or firewall.",
 }
 # "page": frames are being lost, or nothing comes; "look": the results may be wrong.
-URGENT = ("frames_lost", "ring_filling", "child_restarting", "no_source")
+URGENT = ("frames_lost", "ring_filling", "child_restarting", "detector_buffer", "no_source")
 # Hits now against before: half, with 95 % intervals that are that far apart.
 COLLAPSE = 0.5
 # Background now over before, either way: jets breathe by tens of per cent.
@@ -41,7 +43,7 @@ MIN_SETTLED = 1000
 MIN_SATURATED = 3
 # An 8-bit counter that reaches this in the typical sampled frame overflows in the bright ones.
 NEAR_WRAP = 128
-# Share of the ring's slots: a healthy run uses a handful.
+# Share of the ring's slots, or of the detector's buffer: a healthy run uses little.
 FILLING = 0.5
 # The source connects within this of the start.
 CONNECT_S = 10.0
@@ -81,8 +83,23 @@ def _found(state: State) -> Iterator[tuple[str, str]]:
     for child in state["children"]:
         if child["last_exit"] and not child["alive"] and not child["done"]:
             yield "child_restarting", f"{child['name']} is down: {child['last_exit']}"
+    yield from _of_the_detector(state["detector"])
     if is_live and not state["connected"] and state["uptime_s"] > CONNECT_S:
         yield "no_source", "no detector endpoint is connected"
+
+
+def _of_the_detector(detector: State | None) -> Iterator[tuple[str, str]]:
+    if detector is None:
+        return
+    if not detector["answers"]:
+        yield "detector_silent", detector["error"]
+        return
+    if detector["n_dropped"]:
+        text = f"the detector dropped {detector['n_dropped']} images since it was armed"
+        yield "detector_buffer", text
+    used = detector["buffer_used"]
+    if used is not None and used > FILLING:
+        yield "detector_buffer", f"{used:.0%} of the detector's buffer are used"
 
 
 def _of_series(series_open: Sequence[State]) -> Iterator[tuple[str, str]]:

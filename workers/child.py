@@ -11,15 +11,14 @@ import sys
 from pathlib import Path
 
 from hitfinder import HitfinderError
+from hitfinder.workers.logs import log_to_stderr
 from hitfinder.workers.session import Session
 
 
 def main(name: str, role: int, session_file: Path) -> int:
     """Run one child until the daemon stops; returns its exit status."""
-    logging.basicConfig(
-        level=logging.INFO, format=f"%(asctime)s %(levelname)s {name}: %(message)s"
-    )
     session = Session.load(session_file)
+    log_to_stderr(session.config.log, name)
     try:
         if name == "receiver":
             from hitfinder.workers.source import run_receiver

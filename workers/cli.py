@@ -6,7 +6,6 @@ when they run, so `--help` and `version` do not wait for torch.
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +24,14 @@ from hitfinder.workers import (  # noqa: F401  (they register their sub-commands
     train_command,
 )
 from hitfinder.workers.cli_app import app, check_endpoint
-from hitfinder.workers.config import Config, ConfigError, check_values, read_config
+from hitfinder.workers.config import (
+    Config,
+    ConfigError,
+    LogConfig,
+    check_values,
+    read_config,
+)
+from hitfinder.workers.logs import log_to_stderr
 
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for hit files and ledgers.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML configuration.")]
@@ -81,6 +87,7 @@ def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) 
     from hitfinder.workers.supervisor import RunOptions, Supervisor
     from hitfinder.workers.terminal import say_ready
 
+    log_to_stderr(config.log)
     devices = resolve(config.workers.devices)
     page: list[str] = []
     with RunView() as view:
@@ -190,9 +197,7 @@ def version() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; the entry point of `hitfinder-stream`."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    log_to_stderr(LogConfig())
     try:
         app(args=arguments)
     except ConfigError as error:

@@ -37,15 +37,12 @@ def subscribe(
 
     Example: `hitfinder-stream subscribe tcp://127.0.0.1:5557 --topic result.hit --json`
     """
-    from hitfinder.workers.subscribe import Keys
+    from hitfinder.workers.curve import keys_of
     from hitfinder.workers.subscribe import subscribe as print_topic
 
     check_endpoint(endpoint)
-    if (key is None) != (server_key is None):
-        raise ConfigError("--key and --server-key go together")
-    keys = None if key is None or server_key is None else Keys(key, server_key)
     try:
-        print_topic(endpoint, topic, as_json=as_json, count=count, keys=keys)
+        print_topic(endpoint, topic, as_json=as_json, count=count, keys=keys_of(key, server_key))
     except (KeyboardInterrupt, BrokenPipeError):
         raise typer.Exit(0) from None
 

@@ -32,6 +32,8 @@ class SourceConfig(msgspec.Struct, forbid_unknown_fields=True):
     protocol: Literal["auto", "v1", "v2"] = "auto"
     lenient: bool = False
     """Accept the two simulators whose blob headers are wrong."""
+    rest: str | None = None
+    """HOST:PORT of the detector's REST interface; its state and buffer are watched alone."""
 
 
 class GeometryConfig(msgspec.Struct, forbid_unknown_fields=True):
@@ -96,6 +98,13 @@ class HttpConfig(msgspec.Struct, forbid_unknown_fields=True):
     token_file: str | None = None
 
 
+class LogConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """`[log]`: what is written to stderr."""
+
+    form: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object a line."""
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True):
     """The whole tree; every section may be left out."""
 
@@ -106,6 +115,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     sink: SinkConfig = msgspec.field(default_factory=SinkConfig)
     workers: WorkersConfig = msgspec.field(default_factory=WorkersConfig)
     http: HttpConfig = msgspec.field(default_factory=HttpConfig)
+    log: LogConfig = msgspec.field(default_factory=LogConfig)
 
     def as_json(self) -> str:
         """Return the effective configuration as stamped into files."""
@@ -191,6 +201,9 @@ def check_values(config: Config) -> None:
         ("geometry.photon_energy_eV", config.geometry.photon_energy_eV, 100.0, 1e6),
     )
     check_bounds(bounds)
+    host, _, port = (config.source.rest or "host:80").rpartition(":")
+    if not (host and port.isdigit() and 0 < int(port) < 65536) or "/" in host:
+        raise ConfigError(f"source.rest: got {config.source.rest!r}, expected HOST:PORT")
     if not config.workers.devices:
         raise ConfigError("workers.devices: got an empty list, expected e.g. ['cpu']")
 

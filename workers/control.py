@@ -161,8 +161,9 @@ class Control:
         self._rate = rate
         if compared is not None:
             self.candidates.put_in_force()
-        log.info("changed by the operator: %s", _said(change))
-        return {**_said(change), "compared": compared}
+        said = _said(change)
+        log.info("changed by the operator: %s", said, extra={"said": said})
+        return {**said, "compared": compared}
 
     def _compare(
         self,

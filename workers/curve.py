@@ -6,6 +6,7 @@ refused, as ssh does. Without key files the topic is open to whoever reaches its
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
@@ -56,21 +57,43 @@ def guard(
     return doorman
 
 
-def introduce(socket: zmq.Socket[bytes], secret_file: Path, server_file: Path) -> None:
-    """Make a socket that is not connected yet speak to one server, under a name of its own.
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Files of who reads an encrypted topic.
 
-    Args:
-        secret_file: `NAME.key_secret` of this client.
-        server_file: `NAME.key` of the server.
+    Attributes:
+        ours: `NAME.key_secret` of this client.
+        server: `NAME.key` of the server.
+    """
+
+    ours: Path
+    server: Path
+
+
+def keys_of(ours: Path | None, server: Path | None) -> Keys | None:
+    """Return `--key` and `--server-key` together, None if neither is given.
+
+    Raises:
+        ConfigError: one without the other.
+    """
+    if ours is not None and server is not None:
+        return Keys(ours, server)
+    if ours is not None or server is not None:
+        raise ConfigError("--key and --server-key go together")
+    return None
+
+
+def introduce(socket: zmq.Socket[bytes], keys: Keys) -> None:
+    """Make a socket that is not connected yet speak to one server, under a name of its own.
 
     Raises:
         ConfigError: a file that cannot serve.
     """
-    public, secret = _secret_pair(secret_file, "--key")
+    public, secret = _secret_pair(keys.ours, "--key")
     try:
-        server, _ = zmq.auth.load_certificate(server_file)
+        server, _ = zmq.auth.load_certificate(keys.server)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--server-key {server_file}: {error}") from error
+        raise ConfigError(f"--server-key {keys.server}: {error}") from error
     socket.set(zmq.CURVE_SERVERKEY, server)
     socket.set(zmq.CURVE_PUBLICKEY, public)
     socket.set(zmq.CURVE_SECRETKEY, secret)

@@ -16,6 +16,7 @@ from hitfinder.stream.ring import Ring, State
 from hitfinder.workers.alarms import alarms_of
 from hitfinder.workers.children import Child
 from hitfinder.workers.control import Control
+from hitfinder.workers.detector_status import DetectorStatus
 from hitfinder.workers.processes import major_faults
 from hitfinder.workers.publisher import Publisher
 
@@ -32,10 +33,15 @@ class DaemonState:
     """
 
     def __init__(
-        self, ring: Ring, publisher: Publisher, children: Sequence[Child], control: Control
+        self,
+        ring: Ring,
+        publisher: Publisher,
+        children: Sequence[Child],
+        control: Control,
+        detector: DetectorStatus,
     ) -> None:
         self._ring, self._publisher, self._children = ring, publisher, children
-        self._control = control
+        self._control, self._detector = control, detector
         self._started_s, self._due_s = time.monotonic(), 0.0
         self.latest: dict[str, Any] = {"alarms": []}
         self.renew()
@@ -58,7 +64,8 @@ class DaemonState:
         before = {alarm["name"] for alarm in self.latest["alarms"]}
         for alarm in state["alarms"]:
             if alarm["name"] not in before:
-                log.warning("alarm %s: %s", alarm["name"], alarm["text"])
+                said = {"alarm": alarm["name"], "urgency": alarm["urgency"]}
+                log.warning("alarm %s: %s", alarm["name"], alarm["text"], extra={"said": said})
         self.latest = state
 
     def _counters(self, uptime_s: float) -> dict[str, Any]:
@@ -98,6 +105,7 @@ class DaemonState:
                 }
                 for c in self._children
             ],
+            "detector": self._detector.latest,
             "changes": self._control.latest(),
             "candidate": self._control.candidates.latest,
             "errors": self._ring.errors(),

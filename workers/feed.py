@@ -28,6 +28,8 @@ from hitfinder.stream.errors import StoreError
 from hitfinder.stream.lists import Places, write_geom
 from hitfinder.stream.results import Record
 from hitfinder.stream.series_folder import folders_of
+from hitfinder.workers.config import ConfigError
+from hitfinder.workers.curve import Keys, introduce
 
 REQUEST = b"next"
 POLL_MS = 100
@@ -52,7 +54,9 @@ class FeedCounts:
 class Feed:
     """The two sockets and the hits between them."""
 
-    def __init__(self, run: Path, results: str, bind: str, keep: int) -> None:
+    def __init__(
+        self, run: Path, results: str, bind: str, keep: int, keys: Keys | None = None
+    ) -> None:
         """Connect and bind.
 
         Args:
@@ -60,8 +64,10 @@ class Feed:
             results: the daemon's results endpoint.
             bind: where requests come in.
             keep: hits that may wait for a request.
+            keys: of an encrypted results topic.
 
         Raises:
+            ConfigError: keys that cannot be used.
             zmq.ZMQError: `bind` is taken or no address of this host.
         """
         self._run = run
@@ -69,11 +75,13 @@ class Feed:
         self._heard = self._context.socket(zmq.SUB)
         self._heard.set(zmq.RCVHWM, RECEIVE_QUEUE)
         self._heard.set(zmq.SUBSCRIBE, b"result.hit")
-        self._heard.connect(results)
         self._asked = self._context.socket(zmq.ROUTER)
         try:
+            if keys is not None:
+                introduce(self._heard, keys)
+            self._heard.connect(results)
             self._asked.bind(bind)
-        except zmq.ZMQError:
+        except (zmq.ZMQError, ConfigError):
             self.close()
             raise
         self.endpoint = self._asked.get_string(zmq.LAST_ENDPOINT)

@@ -25,6 +25,12 @@ def feed(
     keep: Annotated[
         int, typer.Option("--keep", min=1, help="Hits that may wait to be asked for.")
     ] = 100,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Our NAME.key_secret, for an encrypted topic.")
+    ] = None,
+    server_key: Annotated[
+        Path | None, typer.Option("--server-key", help="The server's NAME.key.")
+    ] = None,
 ) -> None:
     """Hand hits to CrystFEL while the run goes on, one to each process that asks.
 
@@ -35,6 +41,7 @@ def feed(
     """
     import zmq
 
+    from hitfinder.workers.curve import keys_of
     from hitfinder.workers.feed import GEOM_NAME, Feed
     from hitfinder.workers.terminal import live_line
 
@@ -43,7 +50,7 @@ def feed(
     if not run.is_dir():
         raise ConfigError(f"run {run}: no such folder; give what `run` was given as --out")
     try:
-        hits = Feed(run, results, bind, keep)
+        hits = Feed(run, results, bind, keep, keys_of(key, server_key))
     except zmq.ZMQError as error:
         raise HitfinderError(f"--bind {bind}: {error}; name another port") from error
     print(

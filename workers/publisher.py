@@ -332,6 +332,7 @@ class Publisher:
             message["reason"],
             announced,
             " + ".join(f"{n} {name}" for name, n in counts.items()),
+            extra={"said": {**self._names(entry), "announced": announced, **counts}},
         )
         if not balanced:
             log.error("series %d: %d frames announced, %s", e["series"], announced, counts)

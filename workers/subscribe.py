@@ -9,27 +9,23 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
 import zmq
 
 from hitfinder.stream.results import Peaks, Record
-from hitfinder.workers.curve import introduce
+from hitfinder.workers.curve import Keys, introduce
 
 POLL_MS = 200
 # Records queued for us; at 1 kHz a minute, about 100 MB at most.
 RECEIVE_QUEUE = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """Files of an encrypted topic: our own secret key, and the server's public one."""
-
-    ours: Path
-    server: Path
+# Over the rows of frames, again and again: the first scrolls away.
+HEAD = (
+    f"{'topic':<13} {'series':>6} {'frame':>7}  {'p':>5}  {'spots':>5} {'photons':>9}"
+    f"  {'energy (eV)':>12}  {'clen (m)':>13}  {'d (A)':>6}"
+)
+HEAD_EVERY = 40
 
 
 def messages(
@@ -51,7 +47,7 @@ def messages(
     socket.set(zmq.SUBSCRIBE, topic.encode())
     try:
         if keys is not None:
-            introduce(socket, keys.ours, keys.server)
+            introduce(socket, keys)
         socket.connect(endpoint)
         while True:
             if socket.poll(POLL_MS):
@@ -80,7 +76,7 @@ def subscribe(
     to: TextIO = sys.stdout,
 ) -> int:
     """Print what a results topic says until `count` messages or Ctrl-C; returns how many."""
-    n, last_seq, n_lost = 0, None, 0
+    n, n_rows, last_seq, n_lost = 0, 0, None, 0
     for name, message in messages(endpoint, topic, keys):
         if not topic:
             seq = message.get("seq")
@@ -88,6 +84,9 @@ def subscribe(
                 n_lost += seq - last_seq - 1
                 print(f"{n_lost} messages lost on the way here so far", file=sys.stderr)
             last_seq = seq
+        if not as_json and name.startswith("result.") and n_rows % HEAD_EVERY == 0:
+            print(HEAD, file=to)
+        n_rows += name.startswith("result.")
         text = json.dumps({"topic": name, **message}) if as_json else line_of(name, message)
         print(text, file=to, flush=True)
         n += 1
@@ -97,29 +96,40 @@ def subscribe(
 
 
 def line_of(topic: str, message: dict[str, Any]) -> str:
-    """Return one message as a line that a person can read."""
+    """Return one message as a line that a person can read; a frame's is a row under `HEAD`."""
+    if topic == "status":
+        return f"{topic:<13} {status_line(message)}"
     if not topic.startswith("result."):
-        shown = ("series", "n_frames", "announced", "counts", "hit", "miss", "reason", "uptime_s")
+        shown = ("series", "n_frames", "announced", "hit", "miss", "reason")
         said = [f"{k} {message[k]}" for k in shown if message.get(k) is not None]
-        for series in (message, *message.get("series_open", ())):
-            if series.get("posterior") is not None:
-                said.append(posterior_line(series["posterior"]))
+        if message.get("posterior") is not None:
+            said.append(posterior_line(message["posterior"]))
         return f"{topic:<13} {', '.join(said)}"
-    record = msgspec.convert({**message, "peaks": None}, Record)
-    text = f"{topic:<13} series {record.series} frame {record.frame}"
-    if record.p_hit is None:
-        return f"{text} {record.outcome}: {record.reason}"
-    text += f"  p {record.p_hit:.3f}  {record.n_peaks or 0:4d} spots  {record.n_photons} photons"
-    if record.photon_energy_eV is not None and record.clen_m is not None:
-        text += (
-            f"  {record.photon_energy_eV:.0f} ± {record.photon_energy_sigma_eV or 0:.0f} eV"
-            f"  {record.clen_m:.3f} ± {record.clen_sigma_m or 0:.3f} m"
+    r = msgspec.convert({**message, "peaks": None}, Record)
+    row = f"{topic:<13} {r.series:>6} {r.frame:>7}"
+    if r.p_hit is None:
+        return f"{row}  {r.outcome}: {r.reason}"
+    row += f"  {r.p_hit:5.3f}  {r.n_peaks or 0:>5} {r.n_photons or 0:>9}"
+    if r.photon_energy_eV is not None and r.clen_m is not None:
+        row += (
+            f"  {r.photon_energy_eV:5.0f} ± {r.photon_energy_sigma_eV or 0:4.0f}"
+            f"  {r.clen_m:5.3f} ± {r.clen_sigma_m or 0:5.3f}"
         )
-        if not record.tells_parameters:
-            text += " (one frame cannot tell)"
-    if record.d_min_A is not None:
-        text += f"  {record.d_min_A:.1f} A"
-    return text
+        row += f"  {'-' if r.d_min_A is None else f'{r.d_min_A:.1f}':>6}"
+        row += "" if r.tells_parameters else "  one frame cannot tell"
+    return row
+
+
+def status_line(status: dict[str, Any]) -> str:
+    """Return the daemon's state of health, as a person reads it."""
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in status["counts"].items())
+    said = [f"up {status['uptime_s']:.0f} s", counts]
+    said.append(f"{status['ring_slots_used']} of {status['ring_slots']} slots")
+    for series in status["series_open"]:
+        if series["posterior"] is not None:
+            said.append(f"series {series['series']}: {posterior_line(series['posterior'])}")
+    said += [f"ALARM {alarm['name']}: {alarm['text']}" for alarm in status["alarms"]]
+    return "; ".join(said)
 
 
 def posterior_line(posterior: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ from hitfinder.workers.children import Child, reclaim
 from hitfinder.workers.config import Config, ConfigError
 from hitfinder.workers.control import Control
 from hitfinder.workers.daemon_state import DaemonState
+from hitfinder.workers.detector_status import DetectorStatus
 from hitfinder.workers.geometry import OperatorGeometry
 from hitfinder.workers.publisher import Publisher
 from hitfinder.workers.session import (
@@ -123,7 +124,10 @@ class Supervisor:
             shutil.rmtree(self.runtime)
             raise
         self.connection = Connection(self.ring, self.bells, config.source.endpoints)
-        self.state = DaemonState(self.ring, self.publisher, self.children, self.control)
+        self.detector = DetectorStatus(config.source.rest)
+        self.state = DaemonState(
+            self.ring, self.publisher, self.children, self.control, self.detector
+        )
         self._watched_at_s = 0.0
 
     def __enter__(self) -> Self:
@@ -153,6 +157,7 @@ class Supervisor:
                 child.process.kill()
                 child.process.wait()
         self.connection.close()
+        self.detector.close()
         self.publisher.close()
         self._context.term()
         for fd in (self.ring.fd, *self.bells.fds.values()):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.daemon import Daemon, Detector, running
+from tests.system.daemon import Daemon, Detector, running, wait_for
 from tests.system.frames import wire_series
 
 from hitfinder.workers.browser import Browser, is_installed
@@ -17,6 +17,7 @@ pytestmark = [
 ]
 
 N_FRAMES = 60
+TOKEN = "0123456789abcdef0123456789abcdef"
 HAS_RATE = "return document.getElementById('rate-minute').textContent.includes('%')"
 CAPTION = "return document.querySelector('#{} .caption').textContent"
 
@@ -24,7 +25,10 @@ CAPTION = "return document.querySelector('#{} .caption').textContent"
 @pytest.fixture(scope="module")
 def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Detector]]:
     """Yield a daemon with one open series, hits and misses in it, and its detector."""
-    with Detector() as detector, running(tmp_path_factory.mktemp("run"), detector) as daemon:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "token").write_text(TOKEN)
+    config = f'[http]\ntoken_file = "{folder}/token"\n'
+    with Detector() as detector, running(folder, detector, config=config) as daemon:
         series = wire_series("v2", 1, N_FRAMES, has_spots=True)
         detector.send(series.start, *series.images[:-1])
         daemon.wait_status(lambda s: sum(s["counts"].values()) == N_FRAMES - 1, "all but one")
@@ -110,6 +114,38 @@ def test_every_control_and_picture_has_a_name(browser: Browser) -> None:
             .filter((e) => !e.closest("[hidden]") && !named(e)).map((e) => e.outerHTML);
     """)
     assert nameless == []
+
+
+def test_a_change_is_asked_for_with_the_token_and_told(
+    at_work: tuple[Daemon, Detector], browser: Browser
+) -> None:
+    ask = """
+        const form = document.getElementById('controls');
+        form.elements.model.value = 'configured';
+        form.elements.shadow_frames.value = 0;
+        form.elements.token.value = arguments[0];
+        form.requestSubmit();
+    """
+    said = "return document.getElementById('controls-said').textContent.{}"
+    browser.run(ask, TOKEN[:-1])
+    browser.wait(said.format("includes('wrong token')"), "a refusal")
+    browser.complaints()  # the browser's own, of that answer
+
+    def is_done() -> bool:
+        """Ask until it hears again: after a wrong token it is deaf for a second."""
+        browser.run(ask, TOKEN)
+        browser.wait(said.format("match(/^(Done|Not)/)"), "an answer", 60.0)
+        return bool(browser.run(said.format("startsWith('Done, from frame')")))
+
+    wait_for(is_done, "the change")
+    browser.complaints()
+    (change,) = at_work[0].wait_status(lambda s: bool(s["changes"]), "the change")["changes"]
+    shown = f"from frame {change['frame']} of series 1 on"
+    browser.wait(
+        f"return document.getElementById('changes').textContent.includes('{shown}')",
+        "it in a list",
+    )
+    assert f"model {change['model']}: in force" in text(browser, "candidate")
 
 
 def test_an_alarm_is_shown_and_bytes_from_the_wire_are_text(

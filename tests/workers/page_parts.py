@@ -61,6 +61,7 @@ def healthy_state(**changes: Any) -> dict[str, Any]:
         "alarms": [],
         "changes": [],
         "candidate": None,
+        "detector": None,
         "last_series": None,
         **changes,
     }
@@ -80,6 +81,7 @@ def open_series(**posterior: Any) -> dict[str, Any]:
         "photon_energy_sigma_eV": 8.0,
         "clen_m": 0.15,
         "clen_sigma_m": 2e-4,
+        "tells_parameters": True,
         "header_mismatch": None,
     }
     return {

@@ -11,6 +11,7 @@ from hitfinder.workers.alarms import ADVICE, alarms_of
 
 FULL = {"dtype": "uint16", "n_frames": 30, "n_saturated_frames": 0, "most_counts": 40}
 BRIGHT = {**FULL, "most_counts_median": 200}
+DETECTOR = {"answers": True, "state": "ready", "n_dropped": 0, "buffer_used": None, "error": ""}
 
 
 def lately(**changes: Any) -> dict[str, Any]:
@@ -31,6 +32,11 @@ CAUSES = {
     "ring_filling": ({**lately(ring_used=0.9), "ring_slots_used": 60}, "60 of 64"),
     "child_restarting": (lately(restarts=2), "2 restarts"),
     "bad_bytes": (lately(malformed=4), "4 malformed"),
+    "detector_buffer": ({"detector": {**DETECTOR, "n_dropped": 7}}, "dropped 7 images"),
+    "detector_silent": (
+        {"detector": {**DETECTOR, "answers": False, "error": "timed out"}},
+        "timed out",
+    ),
     "no_source": ({"connected": 0}, "no detector"),
 }
 
@@ -75,6 +81,13 @@ def test_a_cause_raises_its_alarm_alone_and_says_what_was_seen(name: str) -> Non
 )
 def test_what_is_no_alarm(changes: dict[str, Any]) -> None:
     assert alarms_of(healthy_state(**changes)) == []
+
+
+def test_a_file_writers_buffer_that_fills_is_told_in_per_cent() -> None:
+    (alarm,) = alarms_of(healthy_state(detector={**DETECTOR, "buffer_used": 0.75}))
+    assert (alarm["name"], alarm["urgency"]) == ("detector_buffer", "page")
+    assert "75%" in alarm["text"]
+    assert alarms_of(healthy_state(detector={**DETECTOR, "buffer_used": 0.2})) == []
 
 
 def test_a_dead_child_is_named_until_its_successor_is_there() -> None:

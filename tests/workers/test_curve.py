@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 
+from hitfinder.stream.results import Outcome, Record
 from hitfinder.workers.config import ConfigError
-from hitfinder.workers.curve import guard, introduce, make_keys
+from hitfinder.workers.curve import Keys, guard, introduce, keys_of, make_keys
+from hitfinder.workers.feed import Feed
 
 DEADLINE_S = 10.0
 TURNED_AWAY = (
@@ -40,7 +43,7 @@ class Topic:
         sub.set(zmq.LINGER, 0)
         sub.set(zmq.SUBSCRIBE, b"")
         if key is not None:
-            introduce(sub, key, self.server)
+            introduce(sub, Keys(key, self.server))
         sub.connect(self.endpoint)
         return sub
 
@@ -49,7 +52,10 @@ class Topic:
         deadline = time.monotonic() + DEADLINE_S
         while not sub.poll(20):
             assert time.monotonic() < deadline
-            self._pub.send(b"verdict")
+            self.publish(b"verdict")
+
+    def publish(self, *parts: bytes) -> None:
+        self._pub.send_multipart(parts)
 
     def close(self) -> None:
         self._pub.close(0)
@@ -77,6 +83,25 @@ def test_a_known_reader_reads_a_stranger_and_the_keyless_do_not(topic):
         stranger.disable_monitor()
     for socket in (*strangers, *monitors, reader):
         socket.close(0)
+
+
+def test_a_feed_with_keys_hears_of_hits(topic, tmp_path):
+    hit = msgspec.msgpack.encode(Record(series=1, frame=7, outcome=Outcome.HIT))
+    deadline = time.monotonic() + DEADLINE_S
+
+    def heard() -> bool:
+        assert time.monotonic() < deadline
+        topic.publish(b"result.hit", hit)
+        return feed.counts.waiting > 0
+
+    keys = keys_of(topic.reader, topic.server)
+    feed = Feed(tmp_path, topic.endpoint, "tcp://127.0.0.1:*", 10, keys)
+    try:
+        assert feed.serve(heard).waiting
+    finally:
+        feed.close()
+    with pytest.raises(ConfigError, match="go together"):
+        keys_of(topic.reader, None)
 
 
 def test_keys_that_cannot_serve_are_refused(tmp_path):

@@ -13,6 +13,7 @@ const WORDS = {
   background_drift: "Background drifts", saturation: "Saturated pixels",
   eight_bit_wrap: "8-bit counters may wrap", hot_pixels: "Hot pixels appear",
   frames_lost: "Frames lost", ring_filling: "Ring is filling", child_restarting: "A process died",
+  detector_buffer: "Detector's buffer fills", detector_silent: "Detector's REST is silent",
   bad_bytes: "Malformed messages", no_source: "No detector",
 };
 const $ = (id) => document.getElementById(id);
