@@ -30,14 +30,14 @@ from hitfinder.models.host_gate import HostGate
 from hitfinder.models.judgement import Judgement
 from hitfinder.models.places import Float, Places, look_closer
 from hitfinder.models.series_context import Image, SeriesContext
-from hitfinder.models.spots import MAX_PEAKS, Spots, locate, no_spots
+from hitfinder.models.spots import Spots, locate, no_spots
 from hitfinder.models.uploads import Uploader
 
 MIN_SPOT_EVIDENCE = -1.0
 """Boxes of a hit that are looked at in its pixels; chance makes ten of them in a frame."""
 MOST_LOOKS = 1024
-"""Places of a hit that are looked at, the best: in a crowd each costs a tenth of a memcpy of the
-frame, twice that at 2 photons a pixel. Of 300 spots 90 % are then found instead of 98 %."""
+"""Places of a hit that are looked at, the best: as many as peaks are written. In a crowd each costs
+a fortieth of a memcpy of the frame, a twenty-fifth at 2 photons a pixel."""
 MIN_SPOT_PROBABILITY = 0.5
 """Places of a hit that are called spots; the best one is in any case."""
 CUDA_BATCH = 4
