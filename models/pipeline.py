@@ -36,8 +36,8 @@ from hitfinder.models.uploads import Uploader
 MIN_SPOT_EVIDENCE = -1.0
 """Boxes of a hit that are looked at in its pixels; chance makes ten of them in a frame."""
 MOST_LOOKS = 1024
-"""Places of a hit that are looked at, the best: as many as peaks are written. In a crowd each costs
-three hundredths of a memcpy of the frame, and more where the background is bright."""
+"""Places of a hit that are looked at, the best: as many as peaks are written. In a crowd each
+costs three hundredths of a memcpy of the frame, and more where the background is bright."""
 MIN_SPOT_PROBABILITY = 0.5
 """Places of a hit that are called spots; the best one is in any case."""
 CUDA_BATCH = 4
