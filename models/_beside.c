@@ -30,8 +30,8 @@ int32_t row_of(const window *w, float background) {
 #define TOGETHER 8       /* lines that are found, then read, then added up: none waits for another */
 
 typedef struct {
-    uint16_t photons[LANES], pixels[LANES]; /* by distance across; a line adds less than BRIGHT */
-    int32_t bright[LANES]; /* photons of pixels with more */
+    uint16_t bytes[LANES], pixels[LANES]; /* by distance across: bytes added up, and pixels that can be seen */
+    int32_t more[LANES]; /* photons that bytes do not hold */
     int32_t at[TOGETHER][LANES]; /* pixels of the lines that are not added yet */
     int n_found;
 } strip;
@@ -42,8 +42,8 @@ typedef struct {
 } line;
 
 static void begin(strip *s) {
-    memset(s->photons, 0, sizeof s->photons), memset(s->pixels, 0, sizeof s->pixels);
-    memset(s->bright, 0, sizeof s->bright), s->n_found = 0;
+    memset(s->bytes, 0, sizeof s->bytes), memset(s->pixels, 0, sizeof s->pixels);
+    memset(s->more, 0, sizeof s->more), s->n_found = 0;
 }
 
 /* What the image holds at a pixel of a tile. */
@@ -80,18 +80,18 @@ static void read_pixels(const uint8_t *tiles, const int32_t *at, uint8_t *n, int
 
 /* Add up the lines that were found. */
 FAST static void add_lines(strip *restrict s, const frame *f) {
-    uint8_t n[TOGETHER][LANES], is_bright = 0;
+    uint8_t n[TOGETHER][LANES], most[LANES] = {0};
+    int is_bright = 0;
     read_pixels(f->tiles, s->at[0], n[0], s->n_found * LANES);
-    for (int l = 0; l < s->n_found; l++) {
+    for (int l = 0; l < s->n_found; l++)
         for (int k = 0; k < LANES; k++) {
-            s->photons[k] = (uint16_t)(s->photons[k] + (n[l][k] < BRIGHT ? n[l][k] : 0));
-            s->pixels[k] = (uint16_t)(s->pixels[k] + (n[l][k] != UNSEEN));
+            s->bytes[k] = (uint16_t)(s->bytes[k] + n[l][k]), s->pixels[k] = (uint16_t)(s->pixels[k] + (n[l][k] != UNSEEN));
+            most[k] = n[l][k] > most[k] ? n[l][k] : most[k];
         }
-        for (int k = 0; k < LANES; k++) is_bright |= n[l][k] == BRIGHT;
-    }
+    for (int k = 0; k < LANES; k++) is_bright |= most[k] == BRIGHT;
     for (int l = 0; l < s->n_found && is_bright; l++)
         for (int k = 0; k < LANES; k++)
-            if (n[l][k] == BRIGHT) s->bright[k] += count_at(f, s->at[l][k]);
+            if (n[l][k] == BRIGHT) s->more[k] += count_at(f, s->at[l][k]) - (BRIGHT - 1);
     s->n_found = 0;
 }
 
@@ -122,10 +122,11 @@ static void raise_to(const strip *s, float background, float factor[SPAN]) {
         for (int k = 0; k < SPAN; k++) {
             float n = 0, pixels = 0;
             for (int j = k + 1 - half; j <= k + 1 + half; j++)
-                if (j >= 0 && j < ACROSS) n += (float)(s->photons[j] + s->bright[j]), pixels += (float)s->pixels[j];
+                if (j >= 0 && j < ACROSS) n += (float)(s->bytes[j] - s->pixels[j] + s->more[j]), pixels += (float)s->pixels[j];
             float expected = background * pixels;
             if (n < expected + CHANCE_SIGMA * sqrtf(expected) + CHANCE_PHOTONS) continue;
-            factor[k] = fmaxf(factor[k], (n + PRIOR_PHOTONS) / (expected + PRIOR_PHOTONS));
+            const float raised = (n + PRIOR_PHOTONS) / (expected + PRIOR_PHOTONS);
+            factor[k] = factor[k] > raised ? factor[k] : raised;
         }
 }
 

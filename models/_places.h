@@ -27,16 +27,16 @@ typedef struct {
     int itemsize;
     int64_t height, width;
     float centre[2]; /* of the beam: ss, fs */
-    /* The same pixels a byte each, made where somebody looks: what lies beside a place then stays in the nearest cache,
-     * counts and mask in one. A tile lies row by row; `unseen` is a pixel that cannot be seen. */
+    /* The same pixels a byte each, photons and one more, made where somebody looks: what lies beside a place then stays in
+     * the nearest cache, counts and mask in one. A tile lies row by row; `unseen` is a pixel that cannot be seen. */
     uint8_t *tiles, *is_made;
     int32_t across, unseen; /* tiles of a row of them */
 } frame;
 
 #define TILE_BITS 5
 #define TILE (1 << TILE_BITS) /* pixels of an edge */
-#define BRIGHT 254 /* of a tile: so many photons or more, as the image says */
-#define UNSEEN 255
+#define BRIGHT 255 /* as many photons as bytes hold, or more: the image says how many */
+#define UNSEEN 0
 
 typedef struct {
     const float *gain;  /* (backgrounds, rows, LEVELS): log(1 + intensity share / background) */

@@ -57,6 +57,16 @@ static void look(window *w, const frame *f, int64_t ss0, int64_t fs0, float back
     else look_uint32_t(w, f, ss0, fs0, background);
 }
 
+/* Ask for the memory of a window ahead of its use. */
+static void ask_for(const frame *f, int64_t ss0, int64_t fs0) {
+    const int64_t left = fs0 < 0 ? 0 : fs0, right = fs0 + SPAN > f->width ? f->width - 1 : fs0 + SPAN - 1;
+    for (int64_t row = ss0 < 0 ? 0 : ss0; row < ss0 + SPAN && row < f->height; row++) {
+        __builtin_prefetch((const char *)f->image + (row * f->width + left) * f->itemsize);
+        __builtin_prefetch((const char *)f->image + (row * f->width + right) * f->itemsize);
+        __builtin_prefetch(f->valid + row * f->width + left);
+    }
+}
+
 /* Sums of each column: of the excess under the kernel along ss, and of that times the row. */
 FAST static void weigh_rows(const window *w, const float along_ss[SPAN], float *restrict sum, float *restrict first) {
     float s[ROW] = {0}, m[ROW] = {0};
@@ -136,6 +146,7 @@ static void locate(const frame *f, const float *places, float *found, size_t cou
         int64_t ss0 = pixel_of(ss[k], f->height) - REACH, fs0 = pixel_of(fs[k], f->width) - REACH;
         float at[2] = {inside((double)ss[k] - (double)ss0), inside((double)fs[k] - (double)fs0)};
         look(&w, f, ss0, fs0, background);
+        if (k + 1 < count) ask_for(f, pixel_of(ss[k + 1], f->height) - REACH, pixel_of(fs[k + 1], f->width) - REACH);
         follow(&w, f->n_shifts, fmaxf(sigma, f->min_kernel), at);
         three_rings(&w, f, at, sigma, background, found + INTENSITY * count + k, found + SNR * count + k);
         found[SS * count + k] = at[0] + (float)ss0, found[FS * count + k] = at[1] + (float)fs0;

@@ -8,7 +8,7 @@
                                  uint8_t *to) {                                                                \
         for (int y = 0; y < n_ss; y++, image += width, valid += width, to += TILE)                             \
             for (int x = 0; x < n_fs; x++) {                                                                   \
-                const uint8_t n = image[x] < BRIGHT ? (uint8_t)image[x] : BRIGHT;                              \
+                const uint8_t n = image[x] < BRIGHT - 1 ? (uint8_t)(image[x] + 1) : BRIGHT;                    \
                 to[x] = (valid[x] != 0) & (image[x] != TOP) ? n : UNSEEN;                                      \
             }                                                                                                  \
     }                                                                                                          \

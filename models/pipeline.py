@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 MIN_SPOT_EVIDENCE = -1.0
 """Boxes of a hit that are looked at in its pixels; chance makes ten of them in a frame."""
 MOST_LOOKS = 1024
-"""Places of a hit that are looked at, the best: in a crowd each costs a tenth of a memcpy of the
-frame, twice that at 2 photons a pixel. Of 300 spots 90 % are then found instead of 98 %."""
+"""Places of a hit that are looked at, the best: as many as peaks are written. In a crowd each
+costs three hundredths of a memcpy of the frame, and more where the background is bright."""
 MIN_SPOT_PROBABILITY = 0.5
 """Places of a hit that are called spots; the best one is in any case."""
 

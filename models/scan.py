@@ -21,7 +21,8 @@ from hitfinder.models.frontend import CELL_PX, CellTables
 
 SCALES_PX = (1, 4, 8, 16)
 CANDIDATES_PER_SCALE = 1024
-"""Bound of what a frame's gate looks at, strongest first; blanks hold 50 to 900."""
+"""Bound of what is kept of a frame, strongest first: as many as peaks are written; blanks hold 50
+to 900 of all scales."""
 FLOOR = -6.0
 """Evidence of "nothing": below any candidate."""
 CUT_SIGMA = 3.0

@@ -76,6 +76,23 @@ def test_planted_spots_are_found_within_a_pixel(pipeline: Pipeline, sigma_px: fl
     assert (peaks.snr[peaks.p > 0.5] > 4).all()
 
 
+def test_of_a_crowd_nearly_every_spot_is_named(pipeline: Pipeline):
+    rng = np.random.default_rng(6)
+    shape = (1080, 1032)
+    image = rng.poisson(0.05, shape).astype(np.uint16)
+    rows, columns = np.mgrid[30:1060:36, 30:1010:36]
+    spots = np.stack((rows.ravel(), columns.ravel()), axis=1) + rng.uniform(-8, 8, (rows.size, 2))
+    for spot in spots:
+        at = np.rint(spot + rng.normal(0, 1.0, (rng.poisson(80), 2))).astype(int)
+        np.add.at(image, tuple(at.T), 1)
+    peaks = pipeline.run(image, Geometry(shape, (150e-6, 150e-6), (515.5, 539.5))).peaks
+    found = np.stack((peaks.ss, peaks.fs), axis=1)
+    apart = np.hypot(*(spots[:, None] - found[None]).transpose(2, 0, 1))
+    assert len(spots) > 800
+    assert (apart.min(axis=1) < 2).mean() > 0.95
+    assert (apart.min(axis=0) < 2).mean() > 0.98
+
+
 def test_energy_and_clen_are_given_on_hits_only(pipeline: Pipeline):
     miss, hit = (pipeline.run(image, GEOMETRY) for image in (blank(1), with_spots(2)[0]))
     for name in ("photon_energy_eV", "photon_energy_sigma_eV", "clen_m", "clen_sigma_m"):
