@@ -9,6 +9,7 @@ emptied again.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 from collections.abc import Iterator
@@ -112,15 +113,28 @@ def test_a_subscriber_that_never_reads_keeps_nobody_waiting(blocking, detector, 
     assert nobody_died(blocking)
 
 
+def test_a_worker_that_gets_no_more_memory_says_so_and_its_successor_judges(
+    blocking, detector, record_property
+):
+    worker = blocking.children()["worker"]
+    (n_kB,) = re.findall(r"VmSize:\s+(\d+)", Path(f"/proc/{worker}/status").read_text())
+    resource.prlimit(worker, resource.RLIMIT_AS, (int(n_kB) << 10, resource.RLIM_INFINITY))
+    send(detector, wire_series("v2", 4, 10, shape=(1500, 1500)))
+    closed = blocking.closed(4)
+    tell(record_property, "a worker without memory", ["10 judged"], [counts(closed)])
+    assert closed.n_judged == 10
+    assert "worker died (exit 1: MemoryError: " in blocking.log
+
+
 def test_a_full_disk_holds_frames_back_until_there_is_room(blocking, detector, record_property):
     """The sink cannot write, says why, and its successors carry on where it stood."""
     n_bytes, n_before = 300_000, len(blocking.records)
     with limited(blocking, n_bytes):
-        send(detector, wire_series("v2", 4, N_FRAMES))
+        send(detector, wire_series("v2", 5, N_FRAMES))
         blocking.wait_status(is_full, "a full ring")
         wait_for(lambda: "cannot be written" in blocking.log, "the reason in the log")
         assert len(blocking.records) < n_before + N_FRAMES
-    closed = blocking.closed(4)
+    closed = blocking.closed(5)
     tell(record_property, "disk full for a while, block", [ALL], [counts(closed)])
     assert closed.n_judged == closed.end["announced"] == N_FRAMES
     assert largest_file(closed.folder) > n_bytes
