@@ -98,13 +98,21 @@ def spans_of(places: Mapping[int, tuple[Path, str, int]]) -> tuple[Span, ...]:
     return tuple(spans)
 
 
+def is_there(path: Path) -> bool:
+    """Say whether a file is there; one whose name no file can have is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def open_h5(path: Path) -> h5py.File:
     """Open a recording; a file that a killed writer left flagged opens in SWMR mode.
 
     Raises:
         StoreError: it is not there, or HDF5 cannot read it.
     """
-    if not path.is_file():
+    if not is_there(path):
         raise StoreError(f"{path}: no such file; check the path")
     try:
         if is_growing(path):

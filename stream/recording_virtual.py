@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from hitfinder.stream.errors import StoreError, WireError
-from hitfinder.stream.recording_series import Span, spans_of
+from hitfinder.stream.recording_series import Span, is_there, spans_of
 
 
 def virtual_spans(path: Path, images: h5py.Dataset) -> tuple[tuple[Span, ...], tuple[str, ...]]:
@@ -28,7 +28,7 @@ def virtual_spans(path: Path, images: h5py.Dataset) -> tuple[tuple[Span, ...], t
     warnings = []
     for source in images.virtual_sources():
         file = path if source.file_name == "." else path.parent / source.file_name
-        if not file.is_file():
+        if not is_there(file):
             warnings.append(f"{path.name}: source {file} is missing; its frames are left out")
             continue
         frames = _whole_frames(source.vspace, images.shape)

@@ -6,7 +6,6 @@ finds the ring, the doorbells and the configuration in it.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import signal
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from hitfinder.stream.ring import MAX_ROLES, Bells, Layout, Ring
+from hitfinder.stream.ring import CONTROL, MAX_ROLES, Bells, Layout, Ring
 from hitfinder.workers.config import Config
 
 # Fixed places in the ring's table of heartbeats; workers follow.
@@ -49,11 +48,15 @@ class Session(msgspec.Struct):
         return msgspec.json.decode(path.read_bytes(), type=cls)
 
     def leave_last_words(self, role: int, error: Exception) -> None:
-        """Leave the reason of a child's end for the supervisor's log and `status`."""
+        """Leave the reason of a child's end for the supervisor's log and `status`.
+
+        Written through the descriptor: there may be no memory left to map the ring with.
+        """
         words = " ".join(f"{type(error).__name__}: {error}".split())
-        with contextlib.suppress(OSError):  # no memory left to say it in
-            ring, _ = self.attach()
-            ring.control["last_words"][0, role] = words.encode(errors="replace")[:200]
+        text, at = dict(CONTROL.fields or {})["last_words"][:2]
+        width = text.itemsize // MAX_ROLES
+        begin = Layout(self.n_slots, self.slot_bytes).offsets["control"] + at + role * width
+        os.pwrite(self.ring_fd, words.encode(errors="replace")[:width], begin)
 
     def attach(self) -> tuple[Ring, Bells]:
         """Map the ring and take the doorbells."""

@@ -384,6 +384,7 @@ def test_a_list_plays_its_rows_in_its_own_order(tmp_path):
     [
         ("a.h5 //4", WireError, "line 2: .*rows 0 to 3; got row 4"),
         ("gone.h5 //0", StoreError, "line 2: .*gone.h5: no such file"),
+        (f"{'a' * 300}.h5 //0", StoreError, "line 2: .*a.h5: no such file"),
         ("two.h5 //0", WireError, "line 2: .*several stacks .*group//row"),
         ("a.h5 nowhere//0", WireError, "line 2: .*no image data set found below /nowhere"),
     ],

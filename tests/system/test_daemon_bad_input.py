@@ -101,6 +101,7 @@ BAD_V1: dict[str, tuple[Callable[[Parts], Parts], str]] = {
 
 # Messages that name no frame -> a word of the error.
 NAMELESS: dict[str, tuple[Parts, str]] = {
+    "more parts than any message has": ([b"{}"] * 17, "17 parts"),  # refused before it is decoded
     "empty message": ([b""], "neither JSON"),
     "noise": ([b"\x00\x01\x02\x03" * 50], "neither JSON"),
     "JSON that is cut": ([b'{"htype":"dimage-1.0","series":'], "not JSON"),

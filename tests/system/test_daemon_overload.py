@@ -9,6 +9,7 @@ emptied again.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 from collections.abc import Iterator
@@ -31,10 +32,18 @@ BLOCK = f'[ring]\nslots = {SLOTS}\nwhen_full = "block"\n'
 DROP = f'[ring]\nslots = {SLOTS}\nwhen_full = "drop"\n'
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def detector() -> Iterator[Detector]:
     with Detector() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def blocking(tmp_path_factory, detector) -> Iterator[Daemon]:
+    """Yield the daemon that meets, one after the other, all that makes it wait."""
+    folder = tmp_path_factory.mktemp("overload")
+    with running(folder, detector, config=BLOCK + KEEP_ALL) as daemon:
+        yield daemon
 
 
 @contextmanager
@@ -69,29 +78,95 @@ def send(detector: Detector, series: WireSeries) -> None:
     detector.send(*series.messages)
 
 
-@pytest.mark.parametrize("name", ["worker", "sink"])
+@pytest.mark.parametrize(("series", "name"), [(1, "worker"), (2, "sink")])
 def test_blocking_nothing_is_lost_to_a_child_that_stands_still(
-    tmp_path, detector, name, record_property
+    blocking, detector, series, name, record_property
 ):
-    with running(tmp_path, detector, config=BLOCK + KEEP_ALL) as daemon:
-        with stopped(daemon, name):
-            send(detector, wire_series("v2", 1, N_FRAMES))
-            daemon.wait_status(is_full, "a full ring")
-            n_before = daemon.status["n_messages"]
-            status = daemon.wait_status(is_full, "another second of it")
-            # One frame waits for a slot in the receiver's hands; the others are not even read.
-            assert status["n_messages"] == n_before <= SLOTS + 2
-        closed = daemon.closed(1)
-        tell(record_property, f"{name} stands still, block", [ALL], [counts(closed)])
-        assert closed.n_judged == closed.end["announced"] == N_FRAMES
-        assert nobody_died(daemon)
-        assert daemon.terminate() == 0, daemon.log
+    with stopped(blocking, name):
+        n_earlier = (series - 1) * (N_FRAMES + 2)
+        send(detector, wire_series("v2", series, N_FRAMES))
+        blocking.wait_status(is_full, "a full ring")
+        n_before = blocking.status["n_messages"]
+        status = blocking.wait_status(is_full, "another second of it")
+        # One frame waits for a slot in the receiver's hands; the others are not taken in.
+        assert status["n_messages"] == n_before <= n_earlier + SLOTS + 2
+    closed = blocking.closed(series)
+    tell(record_property, f"{name} stands still, block", [ALL], [counts(closed)])
+    assert closed.n_judged == closed.end["announced"] == N_FRAMES
+    assert nobody_died(blocking)
+
+
+def test_a_subscriber_that_never_reads_keeps_nobody_waiting(blocking, detector, record_property):
+    with zmq.Context() as context, context.socket(zmq.SUB) as sleeper:
+        sleeper.set(zmq.LINGER, 0)
+        sleeper.set(zmq.RCVHWM, 1)
+        sleeper.set(zmq.RCVBUF, 4096)
+        sleeper.set(zmq.SUBSCRIBE, b"")
+        sleeper.connect(blocking.endpoint)
+        assert sleeper.poll(10_000)  # it is heard, and then sleeps
+        send(detector, wire_series("v2", 3, 300, shape=(64, 64)))
+        closed = blocking.closed(3)
+        tell(record_property, "a subscriber that never reads", ["300 judged"], [counts(closed)])
+        assert closed.n_judged == 300
+        sequence = [message["seq"] for _, message in blocking.results]
+        assert sequence == sorted(set(sequence))
+    assert nobody_died(blocking)
+
+
+def test_a_worker_that_gets_no_more_memory_says_so_and_its_successor_judges(
+    blocking, detector, record_property
+):
+    worker = blocking.children()["worker"]
+    (n_kB,) = re.findall(r"VmSize:\s+(\d+)", Path(f"/proc/{worker}/status").read_text())
+    resource.prlimit(worker, resource.RLIMIT_AS, (int(n_kB) << 10, resource.RLIM_INFINITY))
+    send(detector, wire_series("v2", 4, 10, shape=(1500, 1500)))
+    closed = blocking.closed(4)
+    tell(record_property, "a worker without memory", ["10 judged"], [counts(closed)])
+    assert closed.n_judged == 10
+    assert "worker died (exit 1: MemoryError: " in blocking.log
+
+
+def test_a_full_disk_holds_frames_back_until_there_is_room(blocking, detector, record_property):
+    """The sink cannot write, says why, and its successors carry on where it stood."""
+    n_bytes, n_before = 300_000, len(blocking.records)
+    with limited(blocking, n_bytes):
+        send(detector, wire_series("v2", 5, N_FRAMES))
+        blocking.wait_status(is_full, "a full ring")
+        wait_for(lambda: "cannot be written" in blocking.log, "the reason in the log")
+        assert len(blocking.records) < n_before + N_FRAMES
+    closed = blocking.closed(5)
+    tell(record_property, "disk full for a while, block", [ALL], [counts(closed)])
+    assert closed.n_judged == closed.end["announced"] == N_FRAMES
+    assert largest_file(closed.folder) > n_bytes
+    assert blocking.terminate() == 0, blocking.log
+    checked = command("check", str(blocking.out))
+    assert checked.returncode == 0, checked.stdout
+
+
+@contextmanager
+def limited(daemon: Daemon, n_bytes: int) -> Iterator[None]:
+    """Let no file of the daemon grow beyond a size; its later children inherit the limit."""
+    _limit(daemon, n_bytes)
+    try:
+        yield
+    finally:
+        _limit(daemon, resource.RLIM_INFINITY)
+
+
+def _limit(daemon: Daemon, n_bytes: int) -> None:
+    for pid in (daemon.process.pid, *daemon.children().values()):
+        with suppress(ProcessLookupError):  # the sink dies again and again meanwhile
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
+
+
+def largest_file(folder: Path) -> int:
+    return max(path.stat().st_size for path in folder.rglob("*.h5"))
 
 
 def test_dropping_begins_after_the_hold_is_counted_at_once_and_ends_with_the_cause(
-    tmp_path, detector, record_property
+    tmp_path, record_property
 ):
-    with running(tmp_path, detector, config=DROP + KEEP_ALL) as daemon:
+    with Detector() as detector, running(tmp_path, detector, config=DROP + KEEP_ALL) as daemon:
         with stopped(daemon, "worker"):
             send(detector, wire_series("v2", 1, N_FRAMES))
             status = daemon.wait_status(
@@ -116,63 +191,3 @@ def test_dropping_begins_after_the_hold_is_counted_at_once_and_ends_with_the_cau
         assert daemon.terminate() == 0, daemon.log
     checked = command("check", str(daemon.out))
     assert checked.returncode == 0, checked.stdout
-
-
-def test_a_full_disk_holds_frames_back_until_there_is_room(tmp_path, detector, record_property):
-    """The sink cannot write, says why, and its successors carry on where it stood."""
-    with running(tmp_path, detector, config=BLOCK + KEEP_ALL) as daemon:
-        n_bytes = 300_000
-        with limited(daemon, n_bytes):
-            send(detector, wire_series("v2", 1, N_FRAMES))
-            daemon.wait_status(is_full, "a full ring")
-            wait_for(lambda: "cannot be written" in daemon.log, "the reason in the log")
-            assert len(daemon.records) < N_FRAMES
-        closed = daemon.closed(1)
-        tell(record_property, "disk full for a while, block", [ALL], [counts(closed)])
-        assert closed.n_judged == closed.end["announced"] == N_FRAMES
-        assert largest_file(daemon.out) > n_bytes
-        assert daemon.terminate() == 0, daemon.log
-    checked = command("check", str(daemon.out))
-    assert checked.returncode == 0, checked.stdout
-
-
-@contextmanager
-def limited(daemon: Daemon, n_bytes: int) -> Iterator[None]:
-    """Let no file of the daemon grow beyond a size; its later children inherit the limit."""
-    _limit(daemon, n_bytes)
-    try:
-        yield
-    finally:
-        _limit(daemon, resource.RLIM_INFINITY)
-
-
-def _limit(daemon: Daemon, n_bytes: int) -> None:
-    for pid in (daemon.process.pid, *daemon.children().values()):
-        with suppress(ProcessLookupError):  # the sink dies again and again meanwhile
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
-
-
-def largest_file(folder: Path) -> int:
-    return max(path.stat().st_size for path in folder.rglob("*.h5"))
-
-
-def test_a_subscriber_that_never_reads_keeps_nobody_waiting(tmp_path, detector, record_property):
-    with (
-        running(tmp_path, detector) as daemon,
-        zmq.Context() as context,
-        context.socket(zmq.SUB) as sleeper,
-    ):
-        sleeper.set(zmq.LINGER, 0)
-        sleeper.set(zmq.RCVHWM, 1)
-        sleeper.set(zmq.RCVBUF, 4096)
-        sleeper.set(zmq.SUBSCRIBE, b"")
-        sleeper.connect(daemon.endpoint)
-        assert sleeper.poll(10_000)  # it is heard, and then sleeps
-        send(detector, wire_series("v2", 1, 300, shape=(64, 64)))
-        closed = daemon.closed(1)
-        tell(record_property, "a subscriber that never reads", ["300 judged"], [counts(closed)])
-        assert closed.n_judged == 300
-        daemon.wait_status(lambda s: s["latency_p99_s"] is not None, "all counted")
-        sequence = [message["seq"] for _, message in daemon.results]
-        assert sequence == sorted(set(sequence))
-        assert daemon.terminate() == 0, daemon.log

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hitfinder.stream.ring import Layout, Ring, create_memory
-from hitfinder.workers.children import BACKOFF_MAX_S, HEALTHY_S, Child
+from hitfinder.workers.children import BACKOFF_MAX_S, HEALTHY_S, HUNG_S, Child
 from hitfinder.workers.config import Config
 from hitfinder.workers.session import Session
 
@@ -46,6 +47,26 @@ def test_a_crash_loop_backs_off_to_a_bound_and_work_ends_it(ring: Ring) -> None:
     assert pauses[-2:] == [BACKOFF_MAX_S, BACKOFF_MAX_S]
     died(child, ring, "raise SystemExit(1)", worked_s=HEALTHY_S + 1)
     assert child.pause_s == 0.0
+
+
+def test_a_child_whose_heart_stands_still_is_killed_and_one_that_beats_or_loads_is_not(
+    ring: Ring, caplog: pytest.LogCaptureFixture
+) -> None:
+    child = Child("worker", ROLE, Path(), ())
+    beat_ns, ready = ring.control["heartbeat_ns"], ring.control["ready"]
+    waits = [sys.executable, "-S", "-c", "input()"]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE) as living:
+        child.process = living
+        ready[0, ROLE], beat_ns[0, ROLE] = 1, time.monotonic_ns()
+        child.kill_if_hung(ring)
+        beat_ns[0, ROLE] -= int(2e9 * HUNG_S)
+        ready[0, ROLE] = 0
+        child.kill_if_hung(ring)
+        assert child.alive
+        ready[0, ROLE] = 1
+        child.kill_if_hung(ring)
+        assert living.wait() == -9
+    assert "worker has not moved for 60 s; killing it" in caplog.text
 
 
 def test_what_a_child_died_of_is_kept_until_its_next_death(ring: Ring, tmp_path: Path) -> None:
