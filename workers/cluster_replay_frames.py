@@ -98,7 +98,7 @@ def put_in(ring: Ring, slot: int, key: int, lane: int, frames: JudgedFrames, i: 
         lane: the number under which the frame's list of learned pixels stands.
         i: which of the frames.
     """
-    place, freed_ns = ring.slots[slot], int(ring.slots["freed_ns"][slot])
+    freed_ns = int(ring.slots["freed_ns"][slot])
     peaks, payload = frames.peaks[i], frames.payloads[i]
     ring.peaks[slot, :, : peaks.shape[1]] = peaks
     ring.payload[slot, : len(payload)] = np.frombuffer(payload, np.uint8)
@@ -109,5 +109,5 @@ def put_in(ring: Ring, slot: int, key: int, lane: int, frames: JudgedFrames, i: 
         row["n_blobs"] = 0
     if row["learned_by"] >= 0:
         row["learned_by"] = lane
-    place[...] = row
-    place["seq"] = ring.next("next_seq")  # last: it makes the rest valid
+    ring.slots[slot] = row
+    ring.slots["seq"][slot] = ring.next("next_seq")  # last: it makes the rest valid

@@ -181,9 +181,9 @@ class Judge:
                 n_taken += 1
             self._worker.run_once(WAIT_S)
             for slot in self._ring.in_state(State.JUDGED):
-                row = rows[n_done]
-                row[...] = self._ring.slots[slot]
-                peaks.append(self._ring.peaks[slot, :, : max(int(row["n_peaks"]), 0)].copy())
+                rows[n_done] = self._ring.slots[slot]
+                n_peaks = max(int(rows["n_peaks"][n_done]), 0)
+                peaks.append(self._ring.peaks[slot, :, :n_peaks].copy())
                 payloads.append(self._payload(dealt, slot, has_any=any(payloads)))
                 self._ring.release(slot)
                 n_done += 1
