@@ -132,7 +132,7 @@ class Dealer:
             self._deal(seat)
         is_full = any(series.has_come for series in self._playing)
         for answer in self.actors.answers(FULL_WAIT_S if is_full else timeout_s):
-            self._take(answer)
+            self.take(answer)
         if not self._is_asking:
             self.intake.bells.wait("receiver", timeout_s)
         self._restart_hung()
@@ -164,15 +164,26 @@ class Dealer:
         while seat.n_flying < FLYING:
             lane = self._next_lane(seat)
             if lane is None:
-                return
+                break
             self._ask(seat, lane)
+        # With all that it judged waiting for frames before them, these go to it.
+        if not seat.asked and (lane := self._awaited_lane(seat)) is not None:
+            self._ask(seat, lane)
+
+    def _awaited_lane(self, seat: _Seat) -> Lane | None:
+        """Return an actor's lane, or one that nobody has, whose next frames are put next."""
+        for lane in (*seat.lanes, *self._lanes):
+            if lane.todo and self._series_of(lane).awaited is lane.todo[0]:
+                if lane in self._lanes:
+                    self._lanes.remove(lane)
+                return lane
+        return None
 
     def _next_lane(self, seat: _Seat) -> Lane | None:
         """Return a lane with frames to deal: the actor's own, one that nobody has, a new one."""
         seat.lanes = [lane for lane in seat.lanes if lane.todo or lane.flying]
-        for lane in seat.lanes:
-            if lane.todo:
-                return lane
+        if own := [lane for lane in seat.lanes if lane.todo]:
+            return own[0]
         while not any(lane.todo for lane in self._lanes) and self._queue and self.opener.has_room:
             self._open(self._queue.popleft())
         while self._lanes and not self._lanes[0].todo:
@@ -217,7 +228,8 @@ class Dealer:
 
     # What comes back --------------------------------------------------------------------
 
-    def _take(self, answer: Answer) -> None:
+    def take(self, answer: Answer) -> None:
+        """Take one thing that has come."""
         if answer.ticket in self._waking:
             self._woken(self._waking.pop(answer.ticket), answer)
         elif answer.ticket in self._looking:
@@ -289,11 +301,12 @@ class Dealer:
         self._take_back(seat, seat.lanes)
         seat.node = None
         self._waking[self.actors.ask_node(seat.number)] = seat
-        killer.n_deaths += 1
         series = self._series_of(killer.lane)
         if len(killer.frames) > 1:
             series.split(killer)
-        elif killer.n_deaths >= MAX_ATTEMPTS:
+            return
+        killer.n_deaths += 1
+        if killer.n_deaths >= MAX_ATTEMPTS:
             series.give_up(killer, f"{killer.n_deaths} actors died while judging it: {error}")
 
     def _take_back(self, seat: _Seat, lanes: Sequence[Lane]) -> None:

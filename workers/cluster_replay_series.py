@@ -50,7 +50,7 @@ class Portion:
     """Frames that are dealt together.
 
     Attributes:
-        n_deaths: of actors that were judging it.
+        n_deaths: of actors that were judging it, once it is a single frame.
         judged: what came back.
         n_put: frames of it that are in the ring.
     """
@@ -106,9 +106,14 @@ class PlayedSeries:
         return not self._portions
 
     @property
+    def awaited(self) -> Portion | None:
+        """The portion that is put next."""
+        return self._portions[0] if self._portions else None
+
+    @property
     def has_come(self) -> bool:
         """Say whether verdicts wait for free slots."""
-        return bool(self._portions) and self._portions[0].judged is not None
+        return self.awaited is not None and self.awaited.judged is not None
 
     def put(self, estimates: SeriesEstimates) -> int:
         """Put what has come, in order, while slots are free; returns how many frames."""
@@ -127,8 +132,7 @@ class PlayedSeries:
     def split(self, portion: Portion) -> None:
         """Deal a portion that killed its actor frame by frame: one of them may be the reason."""
         singles = [
-            Portion(portion.lane, spans, portion.n_deaths if i == 0 else 0)
-            for i, spans in enumerate(dealt(portion.spans, 1, lambda frame: True))
+            Portion(portion.lane, spans) for spans in dealt(portion.spans, 1, lambda frame: True)
         ]
         at = self._portions.index(portion)
         self._portions.remove(portion)
