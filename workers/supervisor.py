@@ -48,6 +48,8 @@ WATCH_S = 0.05
 RUNTIME_PREFIX = "hitfinder-"
 # Loading torch on a busy machine takes its time; longer means something is wrong.
 READY_TIMEOUT_S = 120.0
+# A cluster's nodes load it over their file system, when they have room.
+CLUSTER_READY_TIMEOUT_S = 900.0
 # Bounds of a graceful stop: the source's own drain, then judging and storing what is here.
 SOURCE_STOP_S, STORE_STOP_S, CHILD_STOP_S = 10.0, 60.0, 10.0
 
@@ -170,7 +172,8 @@ class Supervisor:
         self._note_who_is_down()
         for child in self.children:
             child.start()
-        deadline = time.monotonic() + READY_TIMEOUT_S
+        timeout_s = CLUSTER_READY_TIMEOUT_S if self.options.cluster else READY_TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
         while not all(c.is_ready(self.ring) or c.done for c in self.children):
             for child in self.children:
                 if not child.alive and not child.done and child.process is not None:
@@ -182,7 +185,7 @@ class Supervisor:
                         f"{child.name} did not start (exit {code}); its reason stands above"
                     )
             if self._stop_signals or time.monotonic() > deadline:
-                raise HitfinderError(f"not ready after {READY_TIMEOUT_S:.0f} s; stopped")
+                raise HitfinderError(f"not ready after {timeout_s:.0f} s; stopped")
             if self.state.is_due():
                 self.state.renew()
             self.bells.wait("supervisor", TICK_S)
