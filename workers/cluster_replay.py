@@ -21,6 +21,7 @@ from hitfinder.workers.cluster import Actors, ClusterError
 from hitfinder.workers.cluster_replay_dealer import Dealer
 from hitfinder.workers.cluster_replay_judge import Judge
 from hitfinder.workers.cluster_replay_opening import Opener
+from hitfinder.workers.cluster_replay_resume import require_same
 from hitfinder.workers.config import ConfigError
 from hitfinder.workers.session import SOURCE_ROLE, Pulse, Session
 
@@ -34,13 +35,16 @@ def run_cluster(session: Session) -> None:
     """Play recorded runs over the nodes of a cluster; nothing is dropped.
 
     Raises:
-        HitfinderError: no such cluster, a recording that cannot be dealt, or no node that can
-            read it.
+        HitfinderError: no such cluster, a recording that cannot be dealt, an earlier replay with
+            other settings, or no node that can read.
     """
     ring, bells = session.attach()
     config = session.config
     recordings = open_recordings([Path(p) for p in session.replay])
     recorded = [series for recording in recordings for series in _series_of(recording)]
+    out = Path(config.sink.out or ".")
+    for series in recorded:
+        require_same(out, series, config)
     cluster.connect(str(session.cluster))
     pulse = Pulse(ring, SOURCE_ROLE)  # after Ray, which would take the signals
     device, n_judges = judges(config.workers.devices)
@@ -49,7 +53,7 @@ def run_cluster(session: Session) -> None:
     recover(ring)
     ring.control["source_total"] = sum(series.n_frames for series in recorded)
     actors = Actors(Judge, (__version__, config, device), device, n_judges)
-    dealer = Dealer(intake, Opener(intake, config), actors, cluster.node_names, recorded)
+    dealer = Dealer(intake, Opener(intake, out), actors, cluster.node_names, recorded)
     is_ready, go_on = False, pulse.until(1)
     while go_on() and not dealer.is_done:
         dealer.step(WAIT_S)

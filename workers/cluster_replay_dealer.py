@@ -126,7 +126,7 @@ class Dealer:
         """Open, deal, take what has come, put it into the ring.
 
         Raises:
-            HitfinderError: no actor is left, or an earlier replay cannot be carried on.
+            ClusterError: no actor is left.
         """
         for seat in self._seats:
             self._deal(seat)

@@ -20,7 +20,6 @@ from hitfinder.stream.results import OUTCOMES
 from hitfinder.stream.ring import MAX_SERIES, Seen
 from hitfinder.workers.cluster_replay_resume import Earlier, begin_folder, earlier
 from hitfinder.workers.cluster_replay_series import PlayedSeries
-from hitfinder.workers.config import Config
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +29,12 @@ class Opener:
 
     Args:
         intake: of the ring.
-        config: the run's; its `sink.out` is where series' folders are.
-        n_lanes: actors that a series of so many frames is dealt to.
-        portion_frames: frames dealt together, by the number of lanes.
+        out: where the series' folders are.
     """
 
-    def __init__(self, intake: Intake, config: Config) -> None:
-        self._intake, self._config = intake, config
+    def __init__(self, intake: Intake, out: Path) -> None:
+        self._intake, self._out = intake, out
         self._ring, self._table = intake.ring, intake.series
-        self._out = Path(config.sink.out or ".")
 
     @property
     def has_room(self) -> bool:
@@ -48,22 +44,23 @@ class Opener:
     def open(
         self, recorded: RecordedSeries, n_lanes: int, portion_frames: int
     ) -> PlayedSeries | None:
-        """Open a series; None if nothing of it is to be done.
+        """Open a series; None if nothing of it is to be done, or it cannot be: then counted.
 
-        Raises:
-            HitfinderError: what stands in its folder cannot be carried on.
+        Args:
+            n_lanes: actors that it is dealt to.
+            portion_frames: frames dealt together, at most.
         """
         entry = self._begun(recorded)
         if entry is not None and self._ring.series["folder"][entry]:
             header = header_path(self._intake.runtime, self._key(entry))
             start = unpack_start(header.read_bytes())
         else:
-            before = earlier(self._out, recorded, self._config)
-            if before is not None and before.is_finished:
-                log.info("series %s is done: %s", recorded.series, before.folder)
-                self._less_to_do(recorded.n_frames)
-                return None
             try:
+                before = earlier(self._out, recorded)
+                if before is not None and before.is_finished:
+                    log.info("series %s is done: %s", recorded.series, before.folder)
+                    self._less_to_do(recorded.n_frames)
+                    return None
                 start = recorded.start()
             except (StoreError, WireError) as error:
                 self._intake.malformed(WireError(f"series {recorded.series} left out: {error}"))

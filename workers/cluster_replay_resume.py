@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.stream.check import image_files
-from hitfinder.stream.errors import StoreError
 from hitfinder.stream.hitfile import read_frames
 from hitfinder.stream.learned import IN_FOLDER, LearnedList, all_learned
 from hitfinder.stream.ledger import read_ledger
 from hitfinder.stream.messages import SeriesStart
 from hitfinder.stream.recording_series import RecordedSeries
-from hitfinder.stream.recovery import WriterLock, recover_files
+from hitfinder.stream.recovery import WriterLock, is_growing, recover_files
 from hitfinder.stream.results import Outcome
 from hitfinder.stream.series_folder import new_folder
 from hitfinder.workers.config import Config, ConfigError
@@ -61,17 +60,47 @@ def begin_folder(out: Path, start: SeriesStart, recorded: RecordedSeries) -> Pat
     return folder
 
 
-def earlier(out: Path, recorded: RecordedSeries, config: Config) -> Earlier | None:
+def earlier(out: Path, recorded: RecordedSeries) -> Earlier | None:
     """Return what an earlier replay has done of a series; None if it never began.
 
     Raises:
-        ConfigError: it was judged by another configuration.
         StoreError: a living process writes it, or what is there is damaged.
     """
+    folder = _folder(out, recorded)
+    return None if folder is None else _read(folder)
+
+
+def require_same(out: Path, recorded: RecordedSeries, config: Config) -> None:
+    """Refuse to go on with a series that was judged otherwise.
+
+    Raises:
+        ConfigError: its gate or geometry was another one.
+    """
+    folder = _folder(out, recorded)
+    ledger = None if folder is None else folder / "ledger.h5"
+    if ledger is None or not ledger.exists():
+        return
+    try:
+        with h5py.File(ledger, "r", libver="latest", swmr=is_growing(ledger)) as file:
+            before = json.loads(json.loads(file["ledger"].attrs["provenance"])["config"])
+    except (OSError, KeyError, ValueError) as error:
+        raise ConfigError(
+            f"{ledger} does not say what it was judged by ({error}); give another --out"
+        ) from error
+    now = json.loads(config.as_json())
+    for part in JUDGED_BY:
+        if before.get(part) != now[part]:
+            raise ConfigError(
+                f"{ledger.parent}: judged with [{part}] {before.get(part)}, now it is "
+                f"{now[part]}; give another --out"
+            )
+
+
+def _folder(out: Path, recorded: RecordedSeries) -> Path | None:
     identity = _identity(recorded)
     for path in sorted(out.glob(f"series_{recorded.series}_*/{NAME}")):
         if json.loads(path.read_bytes()) == identity:
-            return _read(path.parent, config)
+            return path.parent
     return None
 
 
@@ -89,7 +118,7 @@ def _identity(recorded: RecordedSeries) -> dict[str, Any]:
     return {"files": files, "n_frames": recorded.n_frames, "sha256": digest.hexdigest()}
 
 
-def _read(folder: Path, config: Config) -> Earlier:
+def _read(folder: Path) -> Earlier:
     ledger = folder / "ledger.h5"
     if not ledger.exists():
         return Earlier(folder, False, np.zeros(0, np.int64), ())
@@ -99,7 +128,6 @@ def _read(folder: Path, config: Config) -> Earlier:
             recover_files(folder)
         finally:
             lock.release()
-    _require_same(ledger, config)
     rows = read_ledger(ledger)
     done = dict(zip(rows["frame"].tolist(), rows["outcome"].tolist(), strict=True))
     for frame, outcome in _stored(folder):
@@ -119,18 +147,3 @@ def _stored(folder: Path) -> Iterator[tuple[int, Outcome]]:
         for path in image_files(folder, kind):
             for frame in read_frames(path).tolist():
                 yield frame, outcome
-
-
-def _require_same(ledger: Path, config: Config) -> None:
-    with h5py.File(ledger, "r") as file:
-        said = json.loads(file["ledger"].attrs["provenance"])
-    try:
-        before, now = json.loads(said["config"]), json.loads(config.as_json())
-    except (KeyError, ValueError) as error:
-        raise StoreError(f"{ledger}: names no configuration ({error})") from error
-    for part in JUDGED_BY:
-        if before.get(part) != now[part]:
-            raise ConfigError(
-                f"{ledger.parent}: judged with [{part}] {before.get(part)}, now it is "
-                f"{now[part]}; give another --out"
-            )

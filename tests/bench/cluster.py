@@ -24,7 +24,7 @@ import zmq
 from tests.system.ray_nodes import three_nodes
 
 from hitfinder.workers.bench_frames import BenchFrames, FrameMix, Memcpy
-from hitfinder.workers.processes import PROC, stat_fields
+from hitfinder.workers.processes import PROC, jobs_of, stat_fields
 from hitfinder.workers.spent import spent_by_job
 
 N_SERIES = 4
@@ -51,23 +51,20 @@ def recordings(folder: Path, n_frames: int) -> list[Path]:
     return paths
 
 
-def core_s(root: int) -> dict[str, float]:
-    """Return core seconds so far: the daemon's processes, the judges, Ray's."""
-    spent = {job: one.core_s for job, one in spent_by_job(root).items()}
-    spent |= {"judges": 0.0, "ray": 0.0}
-    for folder in PROC.iterdir():
-        if not folder.name.isdigit():
-            continue
+def core_s(root: int) -> dict[tuple[str, int], float]:
+    """Return core seconds so far by (job, process): the daemon's as 0, the judges', Ray's."""
+    spent = {(job, 0): one.core_s for job, one in spent_by_job(root).items()}
+    for pid in jobs_of(os.getpid()):
         try:
-            line = (folder / "cmdline").read_bytes().decode(errors="replace")
-            fields = stat_fields(int(folder.name))
+            line = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")
+            fields = stat_fields(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue
         own_s = TICK_S * (int(fields[11]) + int(fields[12]))
         if line.startswith("ray::_Hosted"):
-            spent["judges"] += own_s
+            spent["judges", pid] = own_s
         elif any(name in line for name in RAY) and "ray" in line:
-            spent["ray"] += own_s
+            spent["ray", pid] = own_s
     return spent
 
 
@@ -97,7 +94,10 @@ def replayed(paths: list[Path], options: list[str], copy: Memcpy) -> dict[str, A
                     copies.append(1e3 * (time.thread_time() - begin_s))
             daemon.wait(60)
     (n0, t0, spent0), (n1, t1, spent1) = marks
-    by_job = {job: 1e3 * (s - spent0.get(job, 0.0)) / (n1 - n0) for job, s in spent1.items()}
+    by_job: dict[str, float] = {}
+    for (job, pid), s in spent1.items():
+        since_s = s - spent0.get((job, pid), 0.0)
+        by_job[job] = by_job.get(job, 0.0) + 1e3 * since_s / (n1 - n0)
     return {
         "frames_per_s": (n1 - n0) / (t1 - t0),
         "core_ms": sum(by_job.values()),

@@ -145,7 +145,7 @@ class Replay:
     def dealer(self, actors: Actors) -> Dealer:
         names = {f"id{n}": f"node{n}" for n in range(len(actors))}
         intake = Intake(self.ring, self.bells, self.runtime, when_full="block", beat=lambda: True)
-        return Dealer(intake, Opener(intake, self.config), actors, lambda: names, self.recorded)
+        return Dealer(intake, Opener(intake, self.out), actors, lambda: names, self.recorded)
 
     def play(self, dealer: Dealer, until: Callable[[], bool] = lambda: False) -> None:
         """Run to the end, or until something holds."""

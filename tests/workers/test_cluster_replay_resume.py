@@ -10,7 +10,7 @@ from tests.system.recorded import recorded_series
 from tests.workers.cluster_actors import Actors, Replay
 
 from hitfinder.stream.results import Outcome
-from hitfinder.workers.cluster_replay_resume import earlier
+from hitfinder.workers.cluster_replay_resume import earlier, require_same
 from hitfinder.workers.config import ConfigError
 
 N_FRAMES = 12
@@ -26,7 +26,7 @@ def done(tmp_path) -> Replay:
 
 def test_a_finished_series_is_passed_over(done, tmp_path):
     (series,) = done.recorded
-    before = earlier(done.out, series, done.config)
+    before = earlier(done.out, series)
     assert before is not None
     assert before.is_finished
     assert before.frames.tolist() == list(range(N_FRAMES))
@@ -52,11 +52,22 @@ def test_another_recording_with_the_same_header_is_another_series(done, tmp_path
 
 
 def test_another_threshold_is_refused(done):
+    require_same(done.out, done.recorded[0], done.config)
     done.config.gate.threshold = 0.9
     with pytest.raises(ConfigError, match=r"\[gate\].*--out"):
-        earlier(done.out, done.recorded[0], done.config)
+        require_same(done.out, done.recorded[0], done.config)
 
 
 def test_a_series_that_never_began_is_not_known(done, tmp_path):
     (series,) = done.recorded
-    assert earlier(tmp_path / "elsewhere", series, done.config) is None
+    assert earlier(tmp_path / "elsewhere", series) is None
+
+
+def test_a_ledger_that_is_damaged_leaves_its_series_out_and_says_so(done, tmp_path):
+    (folder,) = done.out.iterdir()
+    (folder / "summary.json").unlink()
+    (folder / "ledger.h5").write_bytes(b"not a ledger")
+    again, actors = Replay(tmp_path, [done.recorded[0].spans[0].path]), Actors(1)
+    again.play(again.dealer(actors))
+    assert not actors.dealt
+    assert any("series 1 left out" in line for line in again.ring.errors())
