@@ -7,7 +7,10 @@ ring; ledger, files and topic are made from there as ever.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+
+from msgspec import structs
 
 from hitfinder import __version__
 from hitfinder.stream.errors import StoreError
@@ -22,7 +25,7 @@ from hitfinder.workers.cluster_replay_dealer import Dealer
 from hitfinder.workers.cluster_replay_judge import Judge
 from hitfinder.workers.cluster_replay_opening import Opener
 from hitfinder.workers.cluster_replay_resume import require_same
-from hitfinder.workers.config import ConfigError
+from hitfinder.workers.config import Config, ConfigError
 from hitfinder.workers.session import SOURCE_ROLE, Pulse, Session
 
 log = logging.getLogger(__name__)
@@ -41,7 +44,7 @@ def run_cluster(session: Session) -> None:
     ring, bells = session.attach()
     config = session.config
     recordings = open_recordings([Path(p) for p in session.replay])
-    recorded = [series for recording in recordings for series in _series_of(recording)]
+    recorded = [series for recording in recordings for series in series_of(recording)]
     out = Path(config.sink.out or ".")
     for series in recorded:
         require_same(out, series, config)
@@ -52,7 +55,7 @@ def run_cluster(session: Session) -> None:
     intake = Intake(ring, bells, Path(session.runtime), when_full="block", beat=pulse.until(2))
     recover(ring)
     ring.control["source_total"] = sum(series.n_frames for series in recorded)
-    actors = Actors(Judge, (__version__, config, device), device, n_judges)
+    actors = Actors(Judge, (__version__, absolute(config), device), device, n_judges)
     dealer = Dealer(intake, Opener(intake, out), actors, cluster.node_names, recorded)
     is_ready, go_on = False, pulse.until(1)
     while go_on() and not dealer.is_done:
@@ -69,7 +72,12 @@ def run_cluster(session: Session) -> None:
     cluster.disconnect()
 
 
-def _series_of(recording: Recording) -> tuple[RecordedSeries, ...]:
+def series_of(recording: Recording) -> list[RecordedSeries]:
+    """Return the series of a recording, their files named as on every node.
+
+    Raises:
+        StoreError: its frames cannot be read one by one.
+    """
     for warning in recording.warnings:
         log.warning("%s: %s", recording.path, warning)
     if recording.kind is Kind.CAPTURE:
@@ -77,7 +85,28 @@ def _series_of(recording: Recording) -> tuple[RecordedSeries, ...]:
             f"{recording.path}: captured messages can only be read one after the other; replay "
             "them without --cluster"
         )
-    return recording.series
+    return [
+        replace(
+            series,
+            spans=tuple(replace(span, path=span.path.absolute()) for span in series.spans),
+        )
+        for series in recording.series
+    ]
+
+
+def absolute(config: Config) -> Config:
+    """Return the configuration with its files named as on every node."""
+
+    def there(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).absolute())
+
+    geometry = structs.replace(
+        config.geometry,
+        geom_file=there(config.geometry.geom_file),
+        mask_file=there(config.geometry.mask_file),
+    )
+    gate = structs.replace(config.gate, model=there(config.gate.model))
+    return structs.replace(config, geometry=geometry, gate=gate)
 
 
 def judges(devices: list[str]) -> tuple[str, int]:

@@ -103,7 +103,9 @@ class Dealer:
         self.actors, self._names = actors, names
         self.estimates = SeriesEstimates(self.ring, FIRST_WORKER_ROLE)
         self._controls = Controls(self.ring)
-        self._paths = sorted({span.path for series in recorded for span in series.spans})
+        # One of each folder is enough to see whether a node has it.
+        paths = {span.path.parent: span.path for series in recorded for span in series.spans}
+        self._paths = list(paths.values())
         self._queue = deque(recorded)
         self._n_series = len(recorded)
         self._playing: list[PlayedSeries] = []

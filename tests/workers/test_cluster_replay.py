@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
+from tests.system.recorded import recorded_series
 
 from hitfinder.stream.messages import FrameHeader, SeriesStart
+from hitfinder.stream.recordings import open_recordings
 from hitfinder.stream.ring import Layout, Ring, Seen, State, create_memory
 from hitfinder.stream.series import SeriesTable
 from hitfinder.workers import cluster
 from hitfinder.workers.cluster import ClusterError
-from hitfinder.workers.cluster_replay import judges, recover
-from hitfinder.workers.config import ConfigError
+from hitfinder.workers.cluster_replay import absolute, judges, recover, series_of
+from hitfinder.workers.config import Config, ConfigError
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,20 @@ def test_a_device_that_cannot_be_had_is_refused(devices, error, why, monkeypatch
     monkeypatch.setattr(cluster, "count", {"GPU": 0, "CPU": 0}.get)
     with pytest.raises(error, match=why):
         judges(devices)
+
+
+def test_files_are_named_as_on_every_node(tmp_path, monkeypatch):
+    recorded_series(tmp_path, range(1, 2), 2)
+    monkeypatch.chdir(tmp_path)
+    (recording,) = open_recordings([Path("run01.h5")])
+    (series,) = series_of(recording)
+    assert {span.path for span in series.spans} == {tmp_path / "run01.h5"}
+    config = Config()
+    config.gate.model = config.geometry.mask_file = "mine"
+    named = absolute(config)
+    assert named.gate.model == named.geometry.mask_file == str(tmp_path / "mine")
+    assert named.geometry.geom_file is None
+    assert config.gate.model == "mine"
 
 
 def test_what_was_being_filled_is_handed_on_if_whole_and_asked_again_if_not():

@@ -84,14 +84,14 @@ def test_a_node_that_cannot_read_is_named_and_left_out(replay, caplog):
     assert _by_series(replay.stored) == ALL
     assert {actor for actor, _, _ in actors.dealt} == {0}
     assert "node node1 cannot read" in caplog.text
-    assert str(replay.recorded[0].spans[0].path) in caplog.text
+    assert str(replay.recorded[-1].spans[0].path) in caplog.text
 
 
 def test_where_no_node_can_read_it_ends(replay):
     actors = Actors(1)
     actors.blind = {0}
     dealer = replay.dealer(actors)
-    with pytest.raises(ClusterError, match="cannot read .*run01.h5"):
+    with pytest.raises(ClusterError, match=r"cannot read .*run0\d.h5"):
         replay.play(dealer)
 
 
