@@ -100,6 +100,9 @@ def test_three_nodes_leave_what_one_process_leaves(recordings, on_nodes, tmp_pat
     with on_nodes("cluster") as daemon:
         _finish(daemon)
         spread = _closed(daemon)
+        assert daemon.status["n_judges"] == daemon.status["n_judges_up"] == 3
+        assert daemon.status["n_nodes"] == 3
+        assert daemon.status["source_total"] == N_ALL
     for series in SERIES:
         one, many = alone[series].folder, spread[series].folder
         rows, again = _ledger(one), _ledger(many)
