@@ -47,6 +47,10 @@ HttpOption = Annotated[
 ProtocolOption = Annotated[
     str | None, typer.Option("--protocol", help="auto, v1 or v2; auto tells by each message.")
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", help="Ray's HOST:PORT, or auto: spread over a cluster's nodes."),
+]
 MaxSeriesOption = Annotated[
     int | None, typer.Option("--max-series", min=1, help="Exit after N series have ended.")
 ]
@@ -79,7 +83,13 @@ def _effective(
     return config
 
 
-def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) -> int:
+def _serve(
+    config: Config,
+    *,
+    replay: tuple[Path, ...] = (),
+    cluster: str | None = None,
+    max_series: int | None,
+) -> int:
     from hitfinder.workers.devices import resolve
     from hitfinder.workers.http import serve
     from hitfinder.workers.page_state import PageState
@@ -88,7 +98,7 @@ def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) 
     from hitfinder.workers.terminal import say_ready
 
     log_to_stderr(config.log)
-    devices = resolve(config.workers.devices)
+    devices = () if cluster else resolve(config.workers.devices)
     page: list[str] = []
     with RunView() as view:
 
@@ -101,6 +111,7 @@ def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) 
             Path(config.sink.out or "."),
             devices,
             replay=replay,
+            cluster=cluster,
             max_series=max_series,
             on_ready=on_ready,
             on_status=view.update,
@@ -149,7 +160,7 @@ def run(
         raise ConfigError("no source: give --source tcp://HOST:PORT or source.endpoints")
     for endpoint in effective.source.endpoints:
         check_endpoint(endpoint)
-    raise typer.Exit(_serve(effective, replay=(), max_series=max_series))
+    raise typer.Exit(_serve(effective, max_series=max_series))
 
 
 @app.command()
@@ -161,11 +172,21 @@ def replay(
     http: HttpOption = None,
     device: DeviceOption = None,
     max_series: MaxSeriesOption = None,
+    cluster: ClusterOption = None,
 ) -> None:
     """Judge recorded runs as fast as this machine can; nothing is dropped.
 
+    With `--cluster` one judge stands on each CPU or GPU of a Ray cluster (`--device cpu:N` for N),
+    files and topic stay here, and the same command after a stop goes on where it was.
+
     Example: `hitfinder-stream replay /data/run11_master.h5 --out /data/run11_hits`
+
+    Example: `hitfinder-stream replay /data/2024/*_master.h5 --out /data/again --cluster auto`
     """
+    if cluster is not None:
+        from hitfinder.workers.cluster import require_ray
+
+        require_ray()
     effective = _effective(
         config,
         sources=[],
@@ -182,7 +203,9 @@ def replay(
     for path in paths:
         if not path.exists():
             raise ConfigError(f"recording {path}: no such file or folder")
-    raise typer.Exit(_serve(effective, replay=tuple(paths), max_series=max_series))
+    raise typer.Exit(
+        _serve(effective, replay=tuple(paths), cluster=cluster, max_series=max_series)
+    )
 
 
 @app.command()

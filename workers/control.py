@@ -70,7 +70,7 @@ class Control:
     Args:
         config: for the token, and for what a false-positive rate means.
         runtime: folder that the daemon's processes share.
-        n_workers: of the daemon.
+        n_workers: of the daemon; 0 where other hosts judge.
 
     Attributes:
         candidates: brings another model or mask into force.
@@ -80,7 +80,7 @@ class Control:
     """
 
     def __init__(self, ring: Ring, config: Config, runtime: Path, n_workers: int) -> None:
-        self._controls, self._gate = Controls(ring), config.gate
+        self._controls, self._gate, self._n_workers = Controls(ring), config.gate, n_workers
         configured = Path(config.gate.model) if config.gate.model else shipped_path()
         self.candidates = Candidates(ring, runtime, n_workers, configured)
         self._token = read_token(config.http.token_file)
@@ -125,6 +125,12 @@ class Control:
             RefusedError: the body is no such wish, or asks for what cannot be.
         """
         wish = _read(body)
+        if wish.replaces and not self._n_workers:
+            raise RefusedError(
+                409,
+                "this daemon's judges stand on other hosts, and take no other model or mask while "
+                "they judge; replay into another --out with gate.model or geometry.mask set",
+            )
         if not self._changing.acquire(blocking=wish.replaces is False):
             raise RefusedError(409, "another model or mask is on its way; see `candidate`")
         model = mask = None

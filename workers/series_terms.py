@@ -39,15 +39,23 @@ class SeriesTerms:
         runtime: folder that the daemon's processes share.
         geometry: the operator's.
         pipeline: makes the tables.
+        is_live: frames come from a detector, not from recordings.
 
     Attributes:
         prepared: terms under a mask that may come into force.
     """
 
     def __init__(
-        self, ring: Ring, role: int, runtime: Path, geometry: GeometryConfig, pipeline: Pipeline
+        self,
+        ring: Ring,
+        role: int,
+        runtime: Path,
+        geometry: GeometryConfig,
+        pipeline: Pipeline,
+        *,
+        is_live: bool,
     ) -> None:
-        self._ring, self._role, self._runtime = ring, role, runtime
+        self._ring, self._role, self._runtime, self._is_live = ring, role, runtime, is_live
         self._series, self._controls = SeriesTable(ring), Controls(ring)
         self._operator, self._pipeline = OperatorGeometry(geometry), pipeline
         self._terms: dict[TermsName, Terms] = {}
@@ -128,7 +136,7 @@ class SeriesTerms:
 
     def _knowledge(self, n_masks: int) -> Knowledge:
         number = self._role - FIRST_WORKER_ROLE + n_masks * MAX_ROLES
-        return Knowledge(self._runtime, number)
+        return Knowledge(self._runtime, number, is_live=self._is_live)
 
     def _open_keys(self) -> set[int]:
         return {int(self._ring.series["key"][e]) for e in self._series.open_entries()}

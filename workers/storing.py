@@ -47,7 +47,9 @@ def run_sink(session: Session) -> None:
         {"version": __version__, "config_sha256": config.sha256(), "config": config.as_json()},
         OperatorGeometry(config.geometry).in_force,
     )
-    mend(settings.out, in_use={s.decode() for s in ring.series["folder"].tolist()})
+    # What a replay over a cluster left half done is what the next one goes on with.
+    if session.cluster is None:
+        mend(settings.out, in_use={s.decode() for s in ring.series["folder"].tolist()})
     sink = Sink(ring, bells, Path(session.runtime), settings)
     pulse.ready()
     bells.ring("supervisor")

@@ -51,6 +51,7 @@ class Worker:
         role: this worker's place among the children; owner of the slots it holds.
         device: `cpu` or `cuda:N`.
         n_decoders: threads that reduce frames ahead.
+        is_live: frames come from a detector, not from recordings.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class Worker:
         role: int,
         device: str,
         n_decoders: int,
+        *,
+        is_live: bool,
     ) -> None:
         self.ring, self.bells, self.runtime, self.config = ring, bells, runtime, config
         self.role, self.number = role, role - FIRST_WORKER_ROLE
@@ -81,7 +84,9 @@ class Worker:
         self._ahead = max(self._batch, n_decoders)
         self._decoders = Decoders(n_decoders, device)
         self._malformed = Malformed(ring)
-        self.terms = SeriesTerms(ring, role, runtime, config.geometry, self.pipeline)
+        self.terms = SeriesTerms(
+            ring, role, runtime, config.geometry, self.pipeline, is_live=is_live
+        )
         self._replacements = Replacements(ring, role, runtime, self.pipeline, self.terms)
         self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
         self._threshold = self.pipeline.threshold
@@ -93,7 +98,7 @@ class Worker:
         start = SeriesStart(0, shape=REHEARSED, dtype="uint16")
         geometry = OperatorGeometry(GeometryConfig()).of_series(start, bslz4.decode(dark))
         context = self.pipeline.begin(geometry.geometry, geometry.valid)
-        terms = Terms(0, geometry, context, Knowledge(self.runtime, self.number))
+        terms = Terms(0, geometry, context, Knowledge(self.runtime, self.number, is_live=False))
         self._decoders.plan(-1, dark, terms)
         (frame,) = self._decoders.take(1)
         image, maps = frame.wait()
@@ -258,7 +263,16 @@ def run_worker(session: Session, role: int) -> None:
     pulse = Pulse(ring, role)
     device = session.devices[role - FIRST_WORKER_ROLE]
     n_decoders = session.config.n_decoders(len(session.devices))
-    worker = Worker(ring, bells, Path(session.runtime), session.config, role, device, n_decoders)
+    worker = Worker(
+        ring,
+        bells,
+        Path(session.runtime),
+        session.config,
+        role,
+        device,
+        n_decoders,
+        is_live=not session.replay,
+    )
     worker.rehearse()
     pulse.ready()
     bells.ring("supervisor")

@@ -256,3 +256,24 @@ def test_a_frame_with_the_unique_id_of_a_closed_series_is_late_for_ever(
     close(table, entry)
     assert take(table, 1, 0, "UID", at_s=100 * LATE_S) is Admission.LATE
     assert table.open_entries() == []
+
+
+def test_a_series_begun_beside_another_does_not_end_it(table: SeriesTable) -> None:
+    first = opened(table, 1)
+    second = table.begin(SeriesStart(2, n_frames=3), now_ns=0)
+    assert second is not None
+    assert not table.entries["ended"][first]
+    assert table.open_entries() == [first, second]
+    for series in (1, 2):
+        assert take(table, series, 0) is Admission.ADMIT
+
+
+def test_what_was_seen_of_a_series_is_forgotten_alone(table: SeriesTable) -> None:
+    first, second = opened(table, 1), table.begin(SeriesStart(2, n_frames=3), now_ns=0)
+    assert second is not None
+    for series in (1, 2):
+        take(table, series, 1)
+    table.forget(first)
+    assert not table.is_seen(first, 1)
+    assert table.so_far(first) == {"n_received": 0, "n_dropped": 0, "n_missing": 0}
+    assert table.is_seen(second, 1)

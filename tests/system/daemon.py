@@ -137,6 +137,7 @@ class Daemon:
         arguments: sub-command and what belongs to it, without --out, --results, --http.
         config: TOML text.
         device: one CPU worker unless asked for more, so that children are the same everywhere.
+        out: the folder that it writes to, if not its own.
 
     Attributes:
         results: (topic, message) in order of arrival, without `status`.
@@ -144,9 +145,14 @@ class Daemon:
     """
 
     def __init__(
-        self, folder: Path, *arguments: str, config: str = "", device: str = "cpu:1"
+        self,
+        folder: Path,
+        *arguments: str,
+        config: str = "",
+        device: str = "cpu:1",
+        out: Path | None = None,
     ) -> None:
-        self.out, self._log_file = folder / "out", folder / "log.txt"
+        self.out, self._log_file = out or folder / "out", folder / "log.txt"
         self._runtime = folder / "runtime"
         self._runtime.mkdir(parents=True)
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"

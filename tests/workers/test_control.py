@@ -114,6 +114,16 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
     assert opened.latest() == []
 
 
+def test_judges_on_other_hosts_take_no_other_model(ring: Ring, token_file: Path) -> None:
+    config = Config(http=HttpConfig(token_file=str(token_file)))
+    elsewhere = Control(ring, config, token_file.parent, n_workers=0)
+    for body in (b'{"model": "other.safetensors"}', b'{"mask": "configured"}'):
+        with pytest.raises(RefusedError, match="other hosts") as refused:
+            elsewhere.change(body)
+        assert refused.value.status == 409
+    assert elsewhere.latest() == []
+
+
 def test_a_token_that_is_none_stops_the_start(tmp_path: Path) -> None:
     short = tmp_path / "short"
     short.write_text("hello\n")
