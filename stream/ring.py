@@ -132,7 +132,8 @@ CONTROL = np.dtype(
         ("ready", "u4", MAX_ROLES),
         ("heartbeat_ns", "i8", MAX_ROLES),
     ]
-    + [("n_hot", "u4", MAX_ROLES)],
+    # Frames of a series are dealt over several hosts, of which this is one.
+    + [("n_hot", "u4", MAX_ROLES), ("is_share", "u4")],
     align=True,
 )
 # Where the counters lie in it.

@@ -59,6 +59,7 @@ class SinkSettings:
     miss_sample_fraction: float
     provenance: Mapping[str, str]
     in_force: Callable[[SeriesStart], InForce]
+    first_file: int = 1
 
 
 class Sink:
@@ -168,6 +169,8 @@ class Sink:
             geometry=in_force.geometry,
             bad_pixels=in_force.bad_pixels,
             folder=path,
+            is_share=bool(self.ring.control["is_share"][0]),
+            first_file=settings.first_file,
         )
         for sentence in folder.recovered:
             log.warning("%s: %s", path.name, sentence)

@@ -44,6 +44,9 @@ MISMATCH_SIGMA = 5.0
 # Terms kept beside the newest: a detector has one series open, and one shape of image.
 MAX_TERMS = 8
 
+# Numbers of workers that a daemon has to itself among those that share a detector.
+WORKERS_A_MEMBER = 100
+
 # (series key, version of its header, image shape)
 TermsName = tuple[int, int, tuple[int, int]]
 
@@ -70,6 +73,8 @@ class Worker:
         self.ring, self.bells, self.runtime, self.config = ring, bells, runtime, config
         self.role, self.number = role, role - FIRST_WORKER_ROLE
         self.bell = f"worker{self.number}"
+        # What it learned is named by this, which no worker of another host has.
+        self._learned_by = WORKERS_A_MEMBER * config.member.number + self.number
         self.series = SeriesTable(ring)
         self.estimates, self.controls = SeriesEstimates(ring, role), Controls(ring)
         self._operator = OperatorGeometry(config.geometry)
@@ -88,7 +93,7 @@ class Worker:
         self._decoders = Decoders(n_decoders, device)
         self._malformed = Malformed(ring)
         self._terms: dict[TermsName, Terms] = {}
-        self._knowledge = Knowledge(runtime, self.number)
+        self._knowledge = Knowledge(runtime, self._learned_by)
         self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
         self._threshold = self.pipeline.threshold
         self._n_unannounced = 0
@@ -243,7 +248,7 @@ class Worker:
             flux_scale=j.flux_scale,
             n_photons=j.n_photons,
             n_learned=j.n_learned,
-            learned_by=self.number,
+            learned_by=self._learned_by,
             model=self.pipeline.model_id.encode(),
         )
 
