@@ -2,7 +2,7 @@
 
 One rule: read whole multipart messages, judge each by its own bytes, never stop for a bad one
 (protocol note, sections 1, 2.4 and 5). A PUSH socket deals messages to whoever is connected, so
-this process is the only reader of its endpoints.
+this process is the only reader of its endpoints, or has `Peers` who tell what it did not get.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from hitfinder.stream import wire
 from hitfinder.stream.intake import Intake
+from hitfinder.stream.messages import Frame, FrameHeader, SeriesEnd, SeriesStart
+from hitfinder.stream.peers import Peers
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,9 @@ POLL_MS = 50
 RECONNECT_S = 1.0
 # Told to stop, we read until the wire has been quiet this long, or the bound is reached.
 QUIET_S, DRAIN_S = 0.25, 5.0
+# The first frame of a series waits so long for the header that a peer got: without it the frame
+# would be judged without mask and geometry. A header that died with its host costs this once.
+HEADER_WAIT_S = 0.5
 
 
 class Receiver:
@@ -42,6 +47,7 @@ class Receiver:
         endpoints: `tcp://HOST:PORT` of one or several detectors or sockets of one.
         protocol: `v1`, `v2`, or `auto` to tell by each message's own bytes.
         lenient: accept the two simulators whose blob headers are wrong.
+        peers: endpoint of the relay to other receivers of this detector; None if there are none.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class Receiver:
         *,
         protocol: wire.Protocol = "auto",
         lenient: bool = False,
+        peers: str | None = None,
     ) -> None:
         self.intake, self._decoder = intake, wire.WireDecoder(protocol, lenient)
         self._socket = context.socket(zmq.PULL)
@@ -64,6 +71,9 @@ class Receiver:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
+        self._peers = Peers(context, peers, MAX_MESSAGE_BYTES) if peers is not None else None
+        if self._peers is not None:
+            self._poller.register(self._peers.socket, zmq.POLLIN)
         self._unreachable: set[str] = set()
         self._given_up_s: dict[str, float] = {}
         for endpoint in endpoints:
@@ -86,6 +96,8 @@ class Receiver:
                 self._watch_connections()
             if self._given_up_s:
                 self._connect_anew(now)
+            if self._peers is not None and self._peers.socket in ready:
+                self._hear(self._peers, 0.0)
             if self._socket in ready:
                 self._receive()
                 last = time.monotonic()
@@ -95,6 +107,8 @@ class Receiver:
         self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close(0)
+        if self._peers is not None:
+            self._peers.close()
 
     # ------------------------------------------------------------------------------------
 
@@ -103,7 +117,27 @@ class Receiver:
         buffers = [part.buffer for part in parts]
         control = self.intake.ring.control
         control["n_bytes"][0] += sum(len(b) for b in buffers)
-        self.intake.take(self._decoder.decode(buffers))
+        message = self._decoder.decode(buffers)
+        if self._peers is not None:
+            if isinstance(message, SeriesStart | SeriesEnd):
+                self._peers.tell(message, buffers)
+            elif isinstance(message, Frame):
+                self._await_header(self._peers, message.header)
+        self.intake.take(message)
+
+    def _hear(self, peers: Peers, timeout_s: float) -> None:
+        parts = peers.hear(timeout_s)
+        if parts is not None:
+            self.intake.take(self._decoder.decode(parts))
+
+    def _await_header(self, peers: Peers, header: FrameHeader) -> None:
+        """Hold the first frame of a series that a peer may have the header of."""
+        series, until_s = self.intake.series, time.monotonic() + HEADER_WAIT_S
+        while not series.is_known(header.series, header.series_uid, time.monotonic_ns()):
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return
+            self._hear(peers, left_s)
 
     def _watch_connections(self) -> None:
         """Say when an endpoint cannot be reached, is reached, or is gone; libzmq retries."""

@@ -41,7 +41,12 @@ def run_receiver(session: Session) -> None:
     ring.control["connected"][0] = 0
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     receiver = Receiver(
-        context, source.endpoints, intake, protocol=source.protocol, lenient=source.lenient
+        context,
+        source.endpoints,
+        intake,
+        protocol=source.protocol,
+        lenient=source.lenient,
+        peers=session.config.member.peers,
     )
     pulse.ready()
     bells.ring("supervisor")
