@@ -41,6 +41,10 @@ HttpOption = Annotated[
 ProtocolOption = Annotated[
     str | None, typer.Option("--protocol", help="auto, v1 or v2; auto tells by each message.")
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", help="Ray's HOST:PORT, or auto: spread over a cluster's nodes."),
+]
 MaxSeriesOption = Annotated[
     int | None, typer.Option("--max-series", min=1, help="Exit after N series have ended.")
 ]

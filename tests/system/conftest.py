@@ -1,4 +1,4 @@
-"""Environments for foreign programs whose dependencies clash with ours."""
+"""What takes long to make and is shared: peers' environments, the nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.system.ray_nodes import RayNodes, three_nodes
 
 PeerEnv = Callable[[str, tuple[str, ...]], Path]
 INSTALL_TIMEOUT_S = 540
@@ -24,6 +25,13 @@ def peer_env() -> PeerEnv:
     A test that may be the first to ask needs `pytest.mark.timeout(600)`.
     """
     return _peer_python
+
+
+@pytest.fixture(scope="session")
+def ray_nodes() -> Iterator[RayNodes]:
+    """Yield three Ray nodes, shared by all tests: who kills one starts another."""
+    with three_nodes() as nodes:
+        yield nodes
 
 
 def _peer_python(name: str, requirements: tuple[str, ...]) -> Path:
