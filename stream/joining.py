@@ -60,6 +60,9 @@ class Death:
 def join(out: Path, shares: Sequence[Share], deaths: Iterable[Death] = ()) -> Path:
     """Join the shares of one series; returns its folder.
 
+    Shares that come when their series is joined already stand beside it, as what they are: nothing
+    is missing of them.
+
     Args:
         out: the run's folder.
         shares: all of one series, at least one.
@@ -71,13 +74,17 @@ def join(out: Path, shares: Sequence[Share], deaths: Iterable[Death] = ()) -> Pa
     head = max(shares, key=_knows)
     name = min(shares, key=lambda s: (len(s.folder.name), s.folder.name)).folder.name
     folder = _free(out / name)
+    is_late = folder.name != name and head.start.series_uid is not None
     part = out / HOSTS / JOINING / folder.name
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
         _link_files(part, head, shares)
-        n_twice = _write_ledger(part, head, shares)
-        _close(part, head, shares, _all_deaths(shares, deaths), n_twice)
+        n_announced = None if is_late else head.start.n_frames
+        n_twice = _write_ledger(part, head, shares, n_announced)
+        died = [] if is_late else _all_deaths(shares, deaths)
+        tail = [] if is_late else _tail(part, head, died, n_hosts=len(shares))
+        _close(part, head, shares, died, tail, n_twice)
         part.rename(folder)
     except OSError as error:
         raise StoreError(
@@ -119,15 +126,17 @@ def _link_files(part: Path, head: Share, shares: Sequence[Share]) -> None:
             os.link(path, part / path.name)
 
 
-def _write_ledger(part: Path, head: Share, shares: Sequence[Share]) -> int:
+def _write_ledger(
+    part: Path, head: Share, shares: Sequence[Share], n_announced: int | None
+) -> int:
     """Write the ledger's rows; return how many frames came to two hosts.
 
     Of a frame's rows the one whose image is stored wins, then one with a judgement.
     """
     with h5py.File(head.folder / "ledger.h5", "r") as file:
         attributes = {k: v for k, v in file["ledger"].attrs.items() if k not in _NOT_COPIED}
-    n_announced = -1 if head.start.n_frames is None else head.start.n_frames
-    attributes |= {"n_announced": n_announced, "shares": json.dumps([s.name for s in shares])}
+    attributes["n_announced"] = -1 if n_announced is None else n_announced
+    attributes |= {"shares": json.dumps([s.name for s in shares])}
     ledger = Ledger.create(part / "ledger.h5", attributes)
     n_rows = 0
     try:
@@ -160,11 +169,15 @@ def _fresh(ledger: Ledger, rows: NDArray[np.void]) -> NDArray[np.void]:
 
 
 def _close(
-    part: Path, head: Share, shares: Sequence[Share], deaths: Sequence[Death], n_twice: int
+    part: Path,
+    head: Share,
+    shares: Sequence[Share],
+    deaths: Sequence[Death],
+    tail: Sequence[Unjudged],
+    n_twice: int,
 ) -> None:
     series = SeriesFolder.resume(part)
-    frames, received_ns = _received(part / "ledger.h5")
-    tail, n_lost = _tail(head, frames, received_ns, deaths, n_hosts=len(shares))
+    n_lost = sum(len(t.frames) for t in tail if t.outcome is Outcome.LOST)
     posterior = joined_estimate([s.summary.extra.get("posterior") for s in shares])
     extra: dict[str, Any] = {
         name: sum(s.summary.extra.get(name) or 0 for s in shares)
@@ -193,34 +206,26 @@ def _received(ledger: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return rows["frame"], rows["t_received_ns"]
 
 
-def _tail(
-    head: Share,
-    frames: NDArray[np.int64],
-    received_ns: NDArray[np.int64],
-    deaths: Sequence[Death],
-    n_hosts: int,
-) -> tuple[list[Unjudged], int]:
-    """Return the frames that no host has, and how many of them are lost with a host.
+def _tail(part: Path, head: Share, deaths: Sequence[Death], n_hosts: int) -> list[Unjudged]:
+    """Return the frames that no host has.
 
     A dead host had been dealt some of those below the highest number that was seen when its death
     was noticed, and what was dealt to it in the last round: which gap is whose nobody can tell.
     """
+    frames, received_ns = _received(part / "ledger.h5")
     n_seen = int(frames.max(initial=-1)) + 1
-    first = 0 if head.start.n_frames is not None else int(frames.min(initial=0))
+    first = 0 if head.start.n_frames is not None else int(frames.min(initial=n_seen))
     n_frames = min(max(head.start.n_frames or 0, n_seen), MAX_FRAMES)
     absent = np.setdiff1d(np.arange(first, n_frames), frames)
-    if not deaths:
-        return [Unjudged(absent, Outcome.MISSING, "announced, not received")], 0
     noticed = [d.noticed_ns for d in deaths]
     ends = [t for t in noticed if t is not None]
-    before = frames if len(ends) < len(noticed) else frames[received_ns <= max(ends)]
-    reach = int(before.max(initial=-1)) + 1 + n_hosts
+    before = frames if len(ends) < len(noticed) else frames[received_ns <= max(ends, default=0)]
+    reach = int(before.max(initial=-1)) + 1 + n_hosts if deaths else 0
     why = " or ".join(str(death) for death in deaths)
-    lost, missing = absent[absent < reach], absent[absent >= reach]
     return [
-        Unjudged(lost, Outcome.LOST, why),
-        Unjudged(missing, Outcome.MISSING, "announced, not received"),
-    ], len(lost)
+        Unjudged(absent[absent < reach], Outcome.LOST, why),
+        Unjudged(absent[absent >= reach], Outcome.MISSING, "announced, not received"),
+    ]
 
 
 def _learned(share: Share, head: Share) -> Iterable[LearnedList]:

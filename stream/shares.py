@@ -5,7 +5,8 @@
 
 One rule: what belongs together is told by what stands in the folders, so a collector that was
 killed finds everything. A unique id tells; without one (stream V1) the number does, and that the
-shares' frames were received at about the same time, since numbers begin anew.
+shares' frames were received at about the same time, since numbers begin anew. No two are of one
+daemon.
 """
 
 from __future__ import annotations
@@ -137,7 +138,8 @@ def _begin_ns(share: Share) -> int:
 
 def _belong(group: Sequence[Share], share: Share) -> bool:
     first = group[0].start
-    if first.series != share.start.series:
+    # A daemon has one share of a series; who dies and comes back writes as another.
+    if first.series != share.start.series or share.host in {s.host for s in group}:
         return False
     uids = {s.start.series_uid for s in (*group, share)} - {None}
     if len(uids) > 1:
