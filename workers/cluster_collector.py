@@ -217,6 +217,19 @@ class Collector:
                 self._joined.update(s.name for s in group)
         return folders
 
+    def finish(self) -> None:
+        """Join and end everything: all daemons have stopped, nothing comes any more."""
+        for member in self._living():
+            self._listen(member, whole_queue=True)
+        for collected in self._open.values():
+            if collected.rest is None:
+                self._join(collected)
+            while not self._publish_rest(collected):
+                continue
+        self._open.clear()
+        self.join_left()
+        self._send(b"status", self._status())
+
     def close(self) -> None:
         """Close the sockets; the context lingers until the last messages are out."""
         for member in self._living():
