@@ -39,6 +39,15 @@ NEWS_S = 5.0
 # A keeper that was restarted is asked again after this.
 RETRY_S = 0.2
 STOP_S = 120.0
+# Ray kills the children of an actor that ends, and its process group. A daemon in another group
+# with a shell between only loses its parent then, notices, and stores what it has.
+SHELL = """
+"$@" & daemon=$!
+trap 'kill -TERM $daemon' TERM
+wait $daemon; status=$?
+if kill -0 $daemon 2>/dev/null; then wait $daemon; status=$?; fi
+exit $status
+"""
 LOG_TAIL_BYTES = 800
 
 
@@ -163,11 +172,12 @@ class Host:
         command += ["--results", f"tcp://{address}:*", "--http", "127.0.0.1:0"]
         with self._log_file.open("wb") as log_file:
             return subprocess.Popen(
-                command,
+                ["/bin/sh", "-c", SHELL, "hitfinder-host", *command],
                 stdout=subprocess.PIPE,
                 stderr=log_file,
                 stdin=subprocess.DEVNULL,
                 text=True,
+                start_new_session=True,
             )
 
     def _read_lines(self) -> None:
@@ -190,8 +200,7 @@ class Host:
                 try:
                     place, news = asked.result()
                     self._relay.pass_on(news)
-                except RayError as error:
-                    log.warning("the keeper of headers is away (%s); telling it again", error)
+                except RayError:  # Ray restarts it, and says so in its own logs
                     self._over.wait(RETRY_S)
                     for told in self._relay.recent:
                         self._keeper.tell.remote(told)

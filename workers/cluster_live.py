@@ -11,7 +11,6 @@ them. If it is killed the daemons end what they have, and the next start joins i
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import time
 import uuid
@@ -41,6 +40,8 @@ log = logging.getLogger(__name__)
 TURN_S = 0.05
 # How often a host is asked how it is.
 ASK_S = 0.5
+# How often, between series, shares are looked for that nobody has joined.
+LEFT_S = 10.0
 PLACED_S = 60.0
 # Loading torch on a busy machine takes its time.
 READY_S = 180.0
@@ -116,7 +117,7 @@ class _Live:
 
     def __init__(self, options: LiveOptions, out: Path, mark: str, collector: Collector) -> None:
         self._options, self._out, self._collector = options, out, collector
-        self._signals = 0
+        self._signals, self._look_at_s = 0, 0.0
         source = options.config.source
         arguments = [w for endpoint in source.endpoints for w in ("--source", endpoint)]
         arguments += ["--protocol", source.protocol]
@@ -134,13 +135,13 @@ class _Live:
         """See `run_live`."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._on_signal)
-        self._collector.join_left()
         self._place()
         self._wait_ready()
         wanted = self._options.max_series
         while not self._signals and (wanted is None or self._collector.n_ended < wanted):
             self._collector.step(TURN_S)
             self._ask()
+            self._look_for_left()
         return self._stop()
 
     # ------------------------------------------------------------------------------------
@@ -183,7 +184,6 @@ class _Live:
                 max_restarts=MAX_RESTARTS,
                 max_task_retries=0,
                 scheduling_strategy=placed,
-                runtime_env={"env_vars": _environment()},
             )
             .remote(self._plan, keeper)
         )
@@ -220,7 +220,7 @@ class _Live:
             if placed.name:
                 self._collector.bury(placed.name)
                 placed.name = ""
-            log.warning("a host is away: %s", str(error).strip().partition("\n")[0])
+                log.warning("Ray says: %s", str(error).strip().partition("\n")[0])
             return
         node = node_names().get(about.node, about.node[:8]) if about.name != placed.name else ""
         if about.failure:
@@ -230,6 +230,13 @@ class _Live:
                 self._collector.bury(placed.name)
             placed.name = about.name
             self._collector.follow(about.name, node, about.results)
+
+    def _look_for_left(self) -> None:
+        """Join what daemons of a killed run, or a host that was too late, have closed by now."""
+        now_s = time.monotonic()
+        if self._collector.is_idle and now_s >= self._look_at_s:
+            self._look_at_s = now_s + LEFT_S
+            self._collector.join_left()
 
     def _stop(self) -> int:
         """End all daemons, join what they had."""
@@ -245,11 +252,6 @@ class _Live:
         self._signals += 1
         if self._signals > 2:
             raise KeyboardInterrupt
-
-
-def _environment() -> dict[str, str]:
-    """Return what of our environment a daemon on another node needs to find the same program."""
-    return {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
 
 
 def _status_of(ended: Future[int]) -> int:

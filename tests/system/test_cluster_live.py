@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -42,7 +43,7 @@ class Run(Daemon):
         found = {}
         for pid, words in _commands():
             if str(self.out / "hosts" / host) in words:
-                found["supervisor"] = pid
+                found["shell" if words[1] == "-c" else "supervisor"] = pid
         for pid, words in _commands():
             if "hitfinder.workers.child" in words and _parent(pid) == found["supervisor"]:
                 found[words[words.index("hitfinder.workers.child") + 1]] = pid
@@ -132,6 +133,30 @@ def lose_a_host(run: Run, detector: Detector, ray_nodes) -> None:
     ray_nodes.start("three")
     run.wait_connected()
     assert run.host_on("three") != victim
+
+
+def test_what_a_killed_run_leaves_is_joined_by_the_next(tmp_path, ray_nodes):
+    series = wire_series("v2", 1, N_FRAMES)
+    with Detector() as detector:
+        with Run(tmp_path / "first", ray_nodes.address, detector) as run:
+            run.wait_ready()
+            run.wait_connected()
+            detector.send(series.start, *series.images[:20])
+            wait_for(lambda: len(run.records) == 20, "the first frames")
+            run.process.kill()
+            wait_for(lambda: not run.is_alive, "its end")
+            (tmp_path / "second").mkdir()
+            (tmp_path / "second" / "out").symlink_to(run.out)
+        with Run(tmp_path / "second", ray_nodes.address, detector) as run:
+            run.wait_ready()
+            folder = run.out / "series_1_UID1"
+            wait_for((folder / "summary.json").exists, "the join", 60.0)
+            assert run.terminate() == 0, run.log
+    checked = command("check", str(run.out), limit_s=100)
+    assert checked.returncode == 0, checked.stdout
+    assert "1 series checked: adds up" in checked.stdout
+    counts = json.loads((folder / "summary.json").read_text())["counts"]
+    assert {name: n for name, n in counts.items() if n} == {"miss": 20, "missing": 10}
 
 
 def test_more_hosts_than_nodes_are_refused(tmp_path, ray_nodes):
