@@ -48,7 +48,7 @@ wait $daemon; status=$?
 if kill -0 $daemon 2>/dev/null; then wait $daemon; status=$?; fi
 exit $status
 """
-LOG_TAIL_BYTES = 800
+LOG_TAIL_BYTES = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,14 @@ class HostPlan:
     Attributes:
         out: the run's folder, on a file system that all hosts share.
         shared_mark: name of a file in it, by which a host knows that it does.
+        keeper: name of the `SeriesKeeper`.
         config_text: TOML that all daemons have in common.
         arguments: further options of `run`.
     """
 
     out: Path
     shared_mark: str
+    keeper: str
     config_text: str
     arguments: tuple[str, ...]
 
@@ -116,11 +118,11 @@ class Host:
 
     Args:
         plan: what all hosts have in common.
-        keeper: handle of the `SeriesKeeper`.
     """
 
-    def __init__(self, plan: HostPlan, keeper: Any) -> None:
-        self._keeper, self._stopping, self._over = keeper, False, threading.Event()
+    def __init__(self, plan: HostPlan) -> None:
+        self._keeper: Any = ray.get_actor(plan.keeper)
+        self._stopping, self._over = False, threading.Event()
         self._node = ray.get_runtime_context().get_node_id()
         self._name = self._results = self._failure = ""
         if not (plan.out / HOSTS / plan.shared_mark).exists():

@@ -42,7 +42,8 @@ TURN_S = 0.05
 ASK_S = 0.5
 # How often, between series, shares are looked for that nobody has joined.
 LEFT_S = 10.0
-PLACED_S = 60.0
+# Nodes that are started together with this process need a moment to join the cluster.
+JOINED_S, PLACED_S = 20.0, 60.0
 # Loading torch on a busy machine takes its time.
 READY_S = 180.0
 # Bound of a graceful stop: above a daemon's own.
@@ -122,8 +123,10 @@ class _Live:
         arguments = [w for endpoint in source.endpoints for w in ("--source", endpoint)]
         arguments += ["--protocol", source.protocol]
         arguments += ["--device", ",".join(options.config.workers.devices)]
-        self._plan = HostPlan(out, mark, options.config_text, tuple(arguments))
+        keeper = f"series-{mark}"
+        self._plan = HostPlan(out, mark, keeper, options.config_text, tuple(arguments))
         self._placed: list[_Placed] = []
+        self._keeper: Any = None
 
     def __enter__(self) -> _Live:
         return self
@@ -148,10 +151,8 @@ class _Live:
 
     def _place(self) -> None:
         """Have Ray place a host on each of as many nodes as are wanted."""
-        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
+        nodes = self._nodes()
         n_hosts = self._options.n_hosts or len(nodes)
-        if n_hosts > len(nodes):
-            raise ClusterError(f"--hosts {n_hosts}: the cluster has {len(nodes)} nodes with CPUs")
         # A host takes its whole node: its daemon uses all cores there.
         largest = sorted(nodes, key=lambda resources: -resources["CPU"])[:n_hosts]
         whole = {"CPU": int(min(resources["CPU"] for resources in largest))}
@@ -160,21 +161,31 @@ class _Live:
         group = placement_group([whole] * n_hosts, strategy="STRICT_SPREAD")
         if not group.wait(PLACED_S):
             raise ClusterError(f"no {n_hosts} nodes with {whole} free within {PLACED_S:.0f} s")
-        keeper = (
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._keeper = (
             ray.remote(SeriesKeeper)
-            .options(
-                name=f"series-{self._plan.shared_mark}",
-                num_cpus=0,
-                max_restarts=-1,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(
-                    ray.get_runtime_context().get_node_id(), soft=True
-                ),
-            )
+            .options(name=self._plan.keeper, num_cpus=0, max_restarts=-1, scheduling_strategy=here)
             .remote()
         )
-        self._placed = [_Placed(self._host(group, i, whole, keeper)) for i in range(n_hosts)]
+        self._placed = [_Placed(self._host(group, i, whole)) for i in range(n_hosts)]
 
-    def _host(self, group: PlacementGroup, i: int, whole: dict[str, int], keeper: Any) -> Any:
+    def _nodes(self) -> list[dict[str, float]]:
+        """Return the resources of the nodes with CPUs, once there are as many as are wanted."""
+        wanted = self._options.n_hosts or 1
+        deadline_s = time.monotonic() + JOINED_S
+        while True:
+            alive = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+            nodes = [resources for resources in alive if resources.get("CPU")]
+            if len(nodes) >= wanted:
+                return nodes
+            if self._signals or time.monotonic() > deadline_s:
+                raise ClusterError(
+                    f"--hosts {wanted}: the cluster has {len(nodes)} nodes with CPUs after "
+                    f"{JOINED_S:.0f} s"
+                )
+            self._collector.step(ASK_S)
+
+    def _host(self, group: PlacementGroup, i: int, whole: dict[str, int]) -> Any:
         placed = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i)
         return (
             ray.remote(Host)
@@ -185,7 +196,7 @@ class _Live:
                 max_task_retries=0,
                 scheduling_strategy=placed,
             )
-            .remote(self._plan, keeper)
+            .remote(self._plan)
         )
 
     def _wait_ready(self) -> None:
@@ -199,7 +210,8 @@ class _Live:
         hosts = ",".join(f"{p.name}@{members[p.name].node}" for p in self._placed)
         say_ready(
             f"ready source={', '.join(self._options.config.source.endpoints)} "
-            f"results={self._collector.endpoint} out={self._out} hosts={hosts}"
+            f"results={self._collector.endpoint} out={self._out} hosts={hosts} "
+            f"collector={node_names()[ray.get_runtime_context().get_node_id()]}"
         )
 
     def _ask(self) -> None:
