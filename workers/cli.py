@@ -20,6 +20,7 @@ from hitfinder.workers import (  # noqa: F401  (they register their sub-commands
     export_command,
     feed_command,
     report_command,
+    scale_command,
     set_command,
     soak_command,
     train_command,
