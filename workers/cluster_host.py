@@ -33,7 +33,7 @@ from hitfinder.workers.config import MAX_MEMBERS
 log = logging.getLogger(__name__)
 
 # How often a receiver's messages are looked for; a header is with the others a little later.
-TURN_S = 0.01
+TURN_S = 0.02
 # The keeper holds a question for news so long, and answers at once if there are some.
 NEWS_S = 5.0
 # A keeper that was restarted is asked again after this.

@@ -65,7 +65,7 @@ class Site:
     card_Gbit: float = 25.0
     detector_Gbit: float = 100.0
     disk_GB: float = 5.0
-    collector_ms: float = 0.1
+    collector_ms: float = 0.17
     n_beamlines: int = 1
 
 

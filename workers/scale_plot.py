@@ -31,12 +31,13 @@ def draw_scale(cost: HostCost, site: Site, path: Path) -> None:
             note = f"{shown} full" if p.use[p.first] > 1 else shown
             by_bytes.annotate(note, (mb, p.n_hosts), fontsize=7, rotation=30)
     by_cores.set(
-        xlabel="cores of a host", title=f"packed 4M frame {cost.packed_bytes * 1e-6:.2f} MB"
+        xlabel="cores of a host", title=f"packed 4M frame of {cost.packed_bytes * 1e-6:.2f} MB"
     )
     by_bytes.set(xlabel="MB of a packed 4M frame", title=f"{site.cores} cores a host")
     for axes in (by_cores, by_bytes):
         axes.set(xscale="log", yscale="log", ylabel="hosts")
-        axes.set_ylim(0.8, None)
+        axes.set_ylim(0.8, 2 * axes.get_ylim()[1])
+        axes.margins(x=0.15)
         axes.grid(alpha=0.3)
         axes.legend()
     by_cores.set_xticks(CORES, [str(n) for n in CORES])

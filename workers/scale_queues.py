@@ -1,7 +1,7 @@
 """A plan's hosts as queues, frame by frame: does it hold, and what is it that fails first?
 
-One rule: only what is bounded in the daemon is bounded here: the ring's slots of each host, and
-cores that its processes share. A frame that finds no slot is dropped; the detector does not wait.
+One rule: what is bounded is bounded here: the detector's queue for each host, the ring's slots of
+each, and cores that its processes share. A frame that finds no room is dropped.
 
     detector -> hosts in turn: card -> ring [ receiver -> worker (any core) -> sink -> supervisor ]
              -> collector
@@ -10,6 +10,7 @@ cores that its processes share. A frame that finds no slot is dropped; the detec
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ import numpy as np
 from hitfinder.workers.scale import GBIT, SINGLE, Plan, Site
 
 RING_SLOTS = 64
+# Frames that wait at the detector for one host's card; what a real one holds is not known.
+SENT_AHEAD = 100
 # A hit costs this many times a blank in the worker (bench_cpu_2core_2026-11-23: decode and judge).
 HIT_OVER_BLANK = (2.29 + 6.97) / (2.29 + 2.50)
 # Scatter of a step's time over its mean, as that of a shared machine's.
@@ -47,7 +50,7 @@ class _Servers:
     def __init__(self, stages: Mapping[str, int]) -> None:
         self.free_s = {stage: [0.0] * n for stage, n in stages.items()}
         self.busy_s = dict.fromkeys(stages, 0.0)
-        self.n_slots_used = 0
+        self.n_sent = self.n_slots_used = 0
 
     def serve(self, stage: str, at_s: float, time_s: float) -> float:
         """Serve who comes now, after all who came before; returns when it is done."""
@@ -67,9 +70,12 @@ def simulate(
         plan: whose detector and costs; its own number of hosts is not used.
     """
     times_s = _step_times(plan, site, n_frames, np.random.default_rng(seed))
-    single = sum(plan.cost.jobs[job] for job in SINGLE) * plan.detector.rate_Hz / n_hosts / 1e3
-    # What the single processes leave of the cores is the workers'.
-    n_workers = max(1, int(site.cores - single))
+    served_Hz = min(plan.detector.rate_Hz / n_hosts, plan.limits_Hz[plan.hosts_bound])
+    single = sum(plan.cost.jobs[job] for job in SINGLE) * served_Hz / 1e3
+    # What the single processes leave of the cores is the workers', who share it evenly.
+    left = max(1.0, site.cores - single)
+    n_workers = math.ceil(left)
+    times_s["worker"] = [t * n_workers / left for t in times_s["worker"]]
     stages = {"network card": 1, "receiver": 1, "worker": n_workers, "sink": 1, "supervisor": 1}
     hosts = [_Servers(stages) for _ in range(n_hosts)]
     collector = _Servers({"collector": 1})
@@ -77,7 +83,7 @@ def simulate(
     # Who arrives where: (time, frame, place in the path); a frame is dealt to the hosts in turn.
     events = [(frame / plan.detector.rate_Hz, frame, 0) for frame in range(n_frames)]
     received_s: dict[int, float] = {}
-    latencies_s, n_dropped = [], 0
+    latencies_s, n_dropped, at_s = [], 0, 0.0
     while events:
         at_s, frame, place = heapq.heappop(events)
         host = hosts[frame % n_hosts]
@@ -85,7 +91,13 @@ def simulate(
             latencies_s.append(at_s - received_s[frame])
             continue
         stage = path[place]
-        if stage == "receiver":
+        if stage == "network card":
+            if host.n_sent >= SENT_AHEAD:
+                n_dropped += 1
+                continue
+            host.n_sent += 1
+        elif stage == "receiver":
+            host.n_sent -= 1
             if host.n_slots_used >= RING_SLOTS:
                 n_dropped += 1
                 continue
@@ -96,9 +108,10 @@ def simulate(
         servers = collector if stage == "collector" else host
         done_s = servers.serve(stage, at_s, times_s[stage][frame])
         heapq.heappush(events, (done_s, frame, place + 1))
-    span_s = n_frames / plan.detector.rate_Hz
+    span_s = at_s  # of the last event
     busy = {s: sum(h.busy_s[s] for h in hosts) / n_hosts / span_s for s in stages}
-    busy["cores"] = (sum(busy[job] for job in SINGLE) + busy.pop("worker")) / site.cores
+    of_workers = busy.pop("worker") * left / n_workers
+    busy["cores"] = (sum(busy[job] for job in SINGLE) + of_workers) / site.cores
     busy["collector"] = collector.busy_s["collector"] / span_s
     p50_s, p99_s = np.percentile(np.array(latencies_s), (50, 99))
     return Outcome(n_frames, n_dropped, float(p50_s) * 1e3, float(p99_s) * 1e3, busy)

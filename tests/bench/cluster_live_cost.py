@@ -16,45 +16,36 @@ from collections import defaultdict
 from pathlib import Path
 
 from tests.system.daemon import Daemon, Detector, wait_for
-from tests.system.frames import wire_series
+from tests.system.frames import changed, wire_series
 from tests.system.ray_nodes import three_nodes
-from tests.system.test_cluster_live import Run
+from tests.system.test_cluster_live import Run, commands
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 IDLE_S = 20.0
 LIMIT_S = 500.0
 
 
-def spent(marks: dict[str, str]) -> dict[str, float]:
-    """Return job -> seconds of core time so far of the processes whose command line tells it."""
+def spent(jobs: dict[str, list[int]]) -> dict[str, float]:
+    """Return job -> seconds of core time so far of its processes."""
     found: dict[str, float] = defaultdict(float)
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            words = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        job = next((job for mark, job in marks.items() if mark in line), None)
-        if job is not None:
+    for job, pids in jobs.items():
+        for pid in pids:
+            words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             found[job] += (int(words[11]) + int(words[12])) * TICK_S
     return dict(found)
+
+
+def marked(mark: str) -> list[int]:
+    """Return the processes whose command line holds a text."""
+    return [pid for pid, words in commands() if mark in " ".join(words)]
 
 
 def fed(run: Daemon, detector: Detector, n_frames: int, number: int) -> None:
     """Send a series of so many frames, and wait for its end."""
     series = wire_series("v2", number, 50, uid=f"UID{number}")
-    import cbor2
-
-    start = cbor2.loads(series.start[0])
-    start["number_of_images"] = n_frames
-    detector.send([cbor2.dumps(start)])
-    images = [cbor2.loads(parts[0]) for parts in series.images]
+    detector.send(changed(series.start, number_of_images=n_frames))
     for frame in range(n_frames):
-        image = dict(images[frame % len(images)])
-        image["image_id"] = frame
-        detector.send([cbor2.dumps(image)])
+        detector.send(changed(series.images[frame % len(series.images)], image_id=frame))
     detector.send(series.end)
     wait_for(
         lambda: any(t == "series.end" and m["series"] == number for t, m in run.results),
@@ -65,14 +56,14 @@ def fed(run: Daemon, detector: Detector, n_frames: int, number: int) -> None:
     assert end["miss"] + end["hit"] == n_frames, end
 
 
-def measure(run: Daemon, detector: Detector, n_frames: int, marks: dict[str, str]) -> None:
+def measure(run: Daemon, detector: Detector, n_frames: int, jobs: dict[str, list[int]]) -> None:
     """Print core-ms a frame by job, and what the jobs take while nothing comes."""
     fed(run, detector, 200, 1)
-    before, begun_s = spent(marks), time.monotonic()
+    before, begun_s = spent(jobs), time.monotonic()
     fed(run, detector, n_frames, 2)
-    after, over_s = spent(marks), time.monotonic()
+    after, over_s = spent(jobs), time.monotonic()
     wait_for(lambda: time.monotonic() - over_s > IDLE_S, "an idle time", 2 * IDLE_S)
-    idle, idle_s = spent(marks), time.monotonic() - over_s
+    idle, idle_s = spent(jobs), time.monotonic() - over_s
     total = 0.0
     for job in sorted(after):
         ms = 1e3 * (after[job] - before.get(job, 0.0)) / n_frames
@@ -90,22 +81,20 @@ def main() -> None:
     with Detector() as detector:
         with Daemon(folder / "one", "run", "--source", detector.endpoint) as one:
             one.wait_ready()
-            mark = str(folder / "one")
-            measure(one, detector, n_frames, {mark: "plain daemon"})
+            measure(one, detector, n_frames, {"plain daemon": marked(str(folder / "one"))})
         with three_nodes() as nodes, Run(folder / "three", nodes.address, detector) as three:
             three.wait_ready()
             three.wait_connected()
-            hosts = str(three.out / "hosts")
-            marks = {
-                hosts: "three daemons",
-                "hitfinder-": "three daemons",
-                "--cluster": "collector",
-                "ray::Host": "three host actors",
-                "ray::SeriesKeeper": "keeper",
-                "raylet/raylet": "Ray: node processes",
-                "gcs_server": "Ray: head",
+            hosts = [host["name"] for host in three.status["hosts"]]
+            jobs = {
+                "three daemons": [p for h in hosts for p in three.processes_of(h).values()],
+                "collector": [three.process.pid],
+                "three host actors": marked("ray::Host"),
+                "keeper": marked("ray::SeriesKeeper"),
+                "Ray's own": marked(nodes.address.partition(":")[2]),
             }
-            measure(three, detector, n_frames, marks)
+            jobs["Ray's own"] = [p for p in jobs["Ray's own"] if p != three.process.pid]
+            measure(three, detector, n_frames, jobs)
             three.terminate()
 
 

@@ -42,16 +42,17 @@ class Run(Daemon):
     def processes_of(self, host: str) -> dict[str, int]:
         """Return job -> process id of a host's daemon and its children."""
         found = {}
-        for pid, words in _commands():
+        for pid, words in commands():
             if str(self.out / "hosts" / host) in words:
                 found["shell" if words[1] == "-c" else "supervisor"] = pid
-        for pid, words in _commands():
+        for pid, words in commands():
             if "hitfinder.workers.child" in words and _parent(pid) == found["supervisor"]:
                 found[words[words.index("hitfinder.workers.child") + 1]] = pid
         return found
 
 
-def _commands() -> list[tuple[int, list[str]]]:
+def commands() -> list[tuple[int, list[str]]]:
+    """Return process id and command line of every process."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
