@@ -86,7 +86,11 @@ def join(out: Path, shares: Sequence[Share], deaths: Iterable[Death] = ()) -> Pa
         tail = [] if is_late else _tail(part, head, died, n_hosts=len(shares))
         _close(part, head, shares, died, tail, n_twice)
         part.rename(folder)
+    except StoreError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
         raise StoreError(
             f"{name}: its shares cannot be joined ({error}); {out} must be one file system, with "
             "room and hard links"

@@ -87,6 +87,7 @@ class Collected:
     deaths: list[Death] = field(default_factory=list)
     settled_s: float = 0.0
     is_announced: bool = False
+    n_announced: int = 0
     rest: Iterator[Record] | None = None
     end: dict[str, Any] = field(default_factory=dict)
 
@@ -210,11 +211,13 @@ class Collector:
         """Join what an earlier run, or a host that was too late, left; returns the folders."""
         folders = []
         for group in grouped(self._shares(open_shares(self._out, self._known()))):
-            if any(sum(s.summary.counts.values()) for s in group):
-                folders.append(self._join_group(group, ()))
-                log.warning("%s: joined from what was left in hosts", folders[-1].name)
-            else:
+            if not any(sum(s.summary.counts.values()) for s in group):
                 self._joined.update(s.name for s in group)
+                continue
+            folder = self._join_group(group, ())
+            if folder is not None:
+                log.warning("%s: joined from what was left in hosts", folder.name)
+                folders.append(folder)
         return folders
 
     def finish(self) -> None:
@@ -263,6 +266,7 @@ class Collector:
             collected.ended[member.name] = message
             collected.settled_s = time.monotonic()
         elif topic == b"series.start":
+            collected.n_announced = max(collected.n_announced, message["n_frames"] or 0)
             if not collected.is_announced:
                 collected.is_announced = True
                 self._send(topic, message)
@@ -339,16 +343,17 @@ class Collector:
             if collected.uid is None or share.start.series_uid in (None, collected.uid)
         ]
         groups = grouped(shares)
-        folders = [
-            self._join_group(group, collected.deaths if group is groups[-1] else ())
-            for group in groups
-        ]
-        if not folders:
-            log.error("series %d: no host has left anything of it", collected.series)
-            collected.rest, collected.end = iter(()), {"announced": 0, "folder": ""}
+        folder = None
+        for group in groups:
+            folder = self._join_group(group, collected.deaths if group is groups[-1] else ())
+        if folder is None:
+            log.error("series %d: not joined; `hosts` has what there is of it", collected.series)
+            announced = max(collected.n_announced, sum(collected.counts.values()))
+            collected.rest = iter(())
+            collected.end = {"announced": announced, "reason": "not joined", "folder": ""}
             return
-        summary = read_summary(folders[-1] / "summary.json")
-        collected.rest = _records(folders[-1] / "ledger.h5", collected)
+        summary = read_summary(folder / "summary.json")
+        collected.rest = _records(folder / "ledger.h5", collected)
         collected.end = {
             "announced": max(summary.n_announced or 0, sum(summary.counts.values())),
             "duplicate": summary.extra["n_duplicate"],
@@ -359,9 +364,16 @@ class Collector:
             "hosts": summary.extra["hosts"],
         }
 
-    def _join_group(self, group: Sequence[Share], deaths: Sequence[Death]) -> Path:
-        folder = join(self._out, group, deaths)
-        self._joined.update(share.name for share in group)
+    def _join_group(self, group: Sequence[Share], deaths: Sequence[Death]) -> Path | None:
+        """Join the shares of a series; where the disk refuses, the next start tries again."""
+        names = [share.name for share in group]
+        try:
+            folder = join(self._out, group, deaths)
+        except StoreError as error:
+            log.error("%s", error)
+            self._damaged.update(dict.fromkeys(names, str(error)))
+            return None
+        self._joined.update(names)
         return folder
 
     def _publish_rest(self, collected: Collected) -> bool:

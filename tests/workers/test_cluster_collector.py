@@ -246,3 +246,27 @@ def test_a_frame_said_by_two_hosts_is_published_once(run):
     assert counts(end) == {"miss": N_FRAMES}
     assert end["duplicate"] == 1
     assert Counter(r["frame"] for r in run.of("result.")).most_common(1)[0][1] == 1
+
+
+def test_a_series_that_cannot_be_joined_ends_and_says_so(run, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("hitfinder.stream.joining.os.link", refuse)
+    monkeypatch.setattr(
+        "hitfinder.stream.joining.image_files", lambda folder: [folder / "hits_010001.h5"]
+    )
+    host = run.host()
+    host.begin()
+    host.judge(range(20))
+    host.end()
+    end = run.end()
+    assert (end["reason"], end["announced"], end["balanced"]) == ("not joined", N_FRAMES, False)
+    run.until(lambda: bool(run.of("status")[-1]["errors"]), "the error in the status")
+    assert "hard links" in run.of("status")[-1]["errors"][0]
+    assert list(run.out.glob("series_*")) == []
+    monkeypatch.undo()
+    later = Collector(run.context, run.out, SinkConfig(results="tcp://127.0.0.1:*"))
+    (folder,) = later.join_left()
+    later.close()
+    assert check_run(folder).ok
