@@ -183,8 +183,10 @@ class Host:
             )
 
     def _read_lines(self) -> None:
-        """Wait for the ready line; nothing else matters of what the daemon prints."""
+        """Wait for the ready line; what the daemon prints goes to its log, too."""
         for line in self._process.stdout or ():
+            with self._log_file.open("a") as log_file:
+                log_file.write(line)
             found = re.search(r"\bresults=(\S+)", line)
             if found is not None:
                 self._results = found[1]
