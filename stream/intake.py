@@ -81,6 +81,13 @@ class Intake:
         else:
             self._take_end(message)
 
+    def begin(self, start: SeriesStart) -> int | None:
+        """Open a recorded series beside those that are open; None while no entry is free."""
+        entry = self.series.begin(start, time.monotonic_ns())
+        if entry is not None:
+            self._welcome(entry, start)
+        return entry
+
     def malformed(self, error: WireError) -> None:
         """Count a malformed message, name it, and give its frame a verdict where one is known."""
         self._malformed.note(str(error))
@@ -117,6 +124,9 @@ class Intake:
         while (entry := self.series.start(start, time.monotonic_ns())) is None:
             if not self._wait():
                 return
+        self._welcome(entry, start)
+
+    def _welcome(self, entry: int, start: SeriesStart) -> None:
         for warning in start.warnings:
             log.warning("series %d: %s", start.series, warning)
         self._leave_header(entry, start)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import h5py
@@ -72,9 +73,22 @@ class RecordedSeries:
         """Yield the header, every frame that is there, and the end."""
         start = self.start()
         yield start
-        for span in self.spans:
-            yield from _frames(span, start)
+        yield from frames_of(self.spans, start)
         yield SeriesEnd(start.series, start.series_uid)
+
+
+def dealt(
+    spans: Sequence[Span], n_frames: int, is_wanted: Callable[[int], bool]
+) -> Iterator[tuple[Span, ...]]:
+    """Yield the wanted frames of a series in order, so many at a time, as spans of their own."""
+    places = (
+        (frame, (span.path, span.dataset, row))
+        for span in spans
+        for frame, row in enumerate(span.rows, span.first_frame)
+        if is_wanted(frame)
+    )
+    while portion := dict(islice(places, n_frames)):
+        yield spans_of(portion)
 
 
 def spans_of(places: Mapping[int, tuple[Path, str, int]]) -> tuple[Span, ...]:
@@ -116,7 +130,13 @@ def open_h5(path: Path) -> h5py.File:
         ) from error
 
 
-def _frames(span: Span, start: SeriesStart) -> Iterator[Replayed]:
+def frames_of(spans: Sequence[Span], start: SeriesStart) -> Iterator[Frame | WireError]:
+    """Yield the frames that stand in spans, under the header's series id."""
+    for span in spans:
+        yield from _frames(span, start)
+
+
+def _frames(span: Span, start: SeriesStart) -> Iterator[Frame | WireError]:
     try:
         file = open_h5(span.path)
     except StoreError as error:

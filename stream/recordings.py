@@ -45,6 +45,7 @@ class Recording:
     Attributes:
         kind: what it is stored as.
         path: the file or folder.
+        series: its series where frames can be read one by one; none of a capture.
         n_frames: frames it announces, for a progress bar; None if only playing it can tell.
         truth: (series, frame) -> holds a crystal's pattern, where the recording knows it.
         warnings: what is odd about it, one sentence each.
@@ -53,6 +54,7 @@ class Recording:
 
     kind: Kind
     path: Path
+    series: tuple[RecordedSeries, ...]
     n_frames: int | None
     truth: Mapping[tuple[int, int], bool]
     warnings: tuple[str, ...]
@@ -172,6 +174,7 @@ def _recording(part: _Part, ids: _SeriesIds) -> Recording:
     return Recording(
         kind=part.kind,
         path=part.path,
+        series=numbered,
         n_frames=sum(s.n_frames for s in numbered),
         truth={(s.series or 0, f): hit for s in numbered for f, hit in s.truth.items()},
         warnings=part.warnings + tuple(w for s in numbered for w in s.warnings),
@@ -183,6 +186,7 @@ def _captured(path: Path, protocol: Protocol, lenient: bool) -> Recording:
     return Recording(
         kind=Kind.CAPTURE,
         path=path,
+        series=(),
         n_frames=None,
         truth={},
         warnings=(),

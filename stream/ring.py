@@ -132,8 +132,11 @@ CONTROL = np.dtype(
         ("ready", "u4", MAX_ROLES),
         ("heartbeat_ns", "i8", MAX_ROLES),
     ]
+    + [("n_hot", "u4", MAX_ROLES)]
+    # Of a replay over a cluster: judges asked for, those that judge, and the nodes they are on.
+    + [("n_judges", "u4"), ("n_judges_up", "u4"), ("n_nodes", "u4")]
     # Frames of a series are dealt over several hosts, of which this is one.
-    + [("n_hot", "u4", MAX_ROLES), ("is_share", "u4")],
+    + [("is_share", "u4")],
     align=True,
 )
 # Where the counters lie in it.

@@ -92,6 +92,13 @@ class SeriesTable:
         ):
             return entry  # the same header again: nothing new
         self.end_all("superseded", now_ns)
+        return self.begin(start, now_ns)
+
+    def begin(self, start: SeriesStart, now_ns: int) -> int | None:
+        """Open a series beside those that are open, as recordings are read side by side.
+
+        Returns the entry, or None while no entry is free.
+        """
         opened = self._open(start.series, start.series_uid, now_ns)
         if opened is not None:
             self._attach(opened, start)
@@ -138,6 +145,13 @@ class SeriesTable:
         lowest = int(e["min_frame"][entry])
         e["min_frame"][entry] = frame if lowest < 0 else min(lowest, frame)
         e["n_received" if seen is Seen.RECEIVED else "n_dropped"][entry] += 1
+
+    def forget(self, entry: int) -> None:
+        """Forget which frames were seen of a series none of which is in a slot yet."""
+        e = self.entries
+        self.seen[entry, : int(e["max_frame"][entry]) + 1] = 0
+        e["min_frame"][entry] = e["max_frame"][entry] = -1
+        e["n_received"][entry] = e["n_dropped"][entry] = 0
 
     def end(self, end: SeriesEnd, now_ns: int) -> bool:
         """Take an end message; False if it is stale (its series is not open)."""

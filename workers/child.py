@@ -29,6 +29,10 @@ def main(name: str, role: int, session_file: Path) -> int:
             from hitfinder.workers.source import run_reader
 
             run_reader(session)
+        elif name == "cluster":
+            from hitfinder.workers.cluster_replay import run_cluster
+
+            run_cluster(session)
         elif name == "sink":
             from hitfinder.workers.storing import run_sink
 

@@ -82,14 +82,20 @@ def _effective(
     return config
 
 
-def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) -> int:
+def _serve(
+    config: Config,
+    *,
+    replay: tuple[Path, ...] = (),
+    cluster: str | None = None,
+    max_series: int | None,
+) -> int:
     from hitfinder.workers.devices import resolve
     from hitfinder.workers.http import serve
     from hitfinder.workers.page_state import PageState
     from hitfinder.workers.supervisor import RunOptions, Supervisor
     from hitfinder.workers.terminal import ReplayProgress, say_ready
 
-    devices = resolve(config.workers.devices)
+    devices = () if cluster else resolve(config.workers.devices)
     page: list[str] = []
     with ReplayProgress(enabled=bool(replay)) as progress:
         options = RunOptions(
@@ -97,6 +103,7 @@ def _serve(config: Config, *, replay: tuple[Path, ...], max_series: int | None) 
             Path(config.sink.out or "."),
             devices,
             replay=replay,
+            cluster=cluster,
             max_series=max_series,
             on_ready=lambda line: say_ready(f"{line} http={page[0]}"),
             on_status=progress.update,
@@ -169,7 +176,7 @@ def run(
         raise typer.Exit(_live(effective, config, cluster, hosts, max_series))
     if hosts is not None:
         raise ConfigError("--hosts: give --cluster too")
-    raise typer.Exit(_serve(effective, replay=(), max_series=max_series))
+    raise typer.Exit(_serve(effective, max_series=max_series))
 
 
 @app.command()
@@ -181,11 +188,21 @@ def replay(
     http: HttpOption = None,
     device: DeviceOption = None,
     max_series: MaxSeriesOption = None,
+    cluster: ClusterOption = None,
 ) -> None:
     """Judge recorded runs as fast as this machine can; nothing is dropped.
 
+    With `--cluster` one judge stands on each CPU or GPU of a Ray cluster (`--device cpu:N` for N),
+    files and topic stay here, and the same command after a stop goes on where it was.
+
     Example: `hitfinder-stream replay /data/run11_master.h5 --out /data/run11_hits`
+
+    Example: `hitfinder-stream replay /data/2024/*_master.h5 --out /data/again --cluster auto`
     """
+    if cluster is not None:
+        from hitfinder.workers.cluster import require_ray
+
+        require_ray()
     effective = _effective(
         config,
         sources=[],
@@ -202,7 +219,9 @@ def replay(
     for path in paths:
         if not path.exists():
             raise ConfigError(f"recording {path}: no such file or folder")
-    raise typer.Exit(_serve(effective, replay=tuple(paths), max_series=max_series))
+    raise typer.Exit(
+        _serve(effective, replay=tuple(paths), cluster=cluster, max_series=max_series)
+    )
 
 
 @app.command()

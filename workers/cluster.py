@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from hitfinder import HitfinderError
@@ -107,3 +109,111 @@ def actor_options(device: str) -> dict[str, Any]:
     """
     n_gpus = int(device.startswith("cuda"))
     return {"num_cpus": 1, "num_gpus": n_gpus, "max_restarts": -1, "max_task_retries": 0}
+
+
+class _Hosted:
+    """An object of ours on some node."""
+
+    def __init__(self, kind: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._own = kind(*arguments)
+
+    def node(self) -> str:
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        return getattr(self._own, method)(*arguments)
+
+
+class DiedError(ClusterError):
+    """An actor died, or its node did; whether it was done before is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of something that was asked.
+
+    Attributes:
+        ticket: as `ask` returned it.
+        value: what the method returned; None if it failed.
+        error: why it failed, `DiedError` if its actor did; None if it did not.
+    """
+
+    ticket: int
+    value: Any
+    error: Exception | None
+
+
+class Actors:
+    """A pool of actors of one kind, each asked one thing after the other.
+
+    Args:
+        kind: makes the object that stands on a node; importable there.
+        arguments: of `kind`, the same for all.
+        device: what each has to itself.
+        n: how many; those for which there is no room wait until there is.
+    """
+
+    def __init__(
+        self, kind: Callable[..., Any], arguments: tuple[Any, ...], device: str, n: int
+    ) -> None:
+        import ray
+
+        hosted = ray.remote(_Hosted).options(**actor_options(device))
+        self._handles: list[Any] = [hosted.remote(kind, arguments) for _ in range(n)]
+        self._asked: dict[Any, int] = {}
+        self._n_asked = 0
+
+    def __len__(self) -> int:
+        """Return how many there are, alive or not."""
+        return len(self._handles)
+
+    def ask(self, actor: int, method: str, *arguments: Any) -> int:
+        """Have an actor call a method of its object; return the ticket of the answer."""
+        return self._note(self._handles[actor].call.remote(method, *arguments))
+
+    def ask_node(self, actor: int) -> int:
+        """Ask for the id of an actor's node; a dead one answers once Ray has started it anew."""
+        return self._note(self._handles[actor].node.options(max_task_retries=-1).remote())
+
+    def restart(self, actor: int) -> None:
+        """Kill an actor that does not answer; Ray starts it anew."""
+        import ray
+
+        ray.kill(self._handles[actor], no_restart=False)
+
+    def answers(self, timeout_s: float) -> list[Answer]:
+        """Return what has come, as soon as something has or time is up."""
+        import ray
+
+        if not self._asked:
+            return []
+        done, _ = ray.wait(list(self._asked), num_returns=1, timeout=timeout_s)
+        if done:
+            done, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+        return [self._answer(reference) for reference in done]
+
+    def _note(self, reference: Any) -> int:
+        self._n_asked += 1
+        self._asked[reference] = self._n_asked
+        return self._n_asked
+
+    def _answer(self, reference: Any) -> Answer:
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        ticket = self._asked.pop(reference)
+        try:
+            return Answer(ticket, ray.get(reference), None)
+        except RayTaskError as error:
+            cause = error.cause
+            return Answer(ticket, None, cause if isinstance(cause, Exception) else error)
+        except RayError as error:
+            return Answer(ticket, None, DiedError(_in_short(error)))
+
+
+def _in_short(error: Exception) -> str:
+    """Return what happened, and the last line: why, where an actor could not be made."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(dict.fromkeys((lines[0], lines[-1]))) if lines else type(error).__name__

@@ -79,6 +79,9 @@ class DaemonState:
             "n_series_closed": publisher.n_released,
             "series_open": publisher.open_series(),
             "source_total": int(control["source_total"][0]),
+            "n_judges": int(control["n_judges"][0]),
+            "n_judges_up": int(control["n_judges_up"][0]),
+            "n_nodes": int(control["n_nodes"][0]),
             "n_hot_pixels": int(control["n_hot"][0].max()),
             "brightest": publisher.samples.brightest(),
             "children": [

@@ -1,7 +1,8 @@
 """What a worker's frames have taught it, kept beyond a series and beyond its own death.
 
 One rule: a list stands in the runtime folder before a verdict that rests on it leaves the worker.
-The next series on the same detector starts from the hot pixels of the last.
+Live, the next series on the same detector starts from the hot pixels of the last. A recorded
+series is judged from its own frames alone: its verdicts do not depend on what else is replayed.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ class Knowledge:
     Args:
         runtime: folder that the daemon's processes share.
         worker: number of this worker.
+        is_live: series follow one another on a detector.
     """
 
-    def __init__(self, runtime: Path, worker: int) -> None:
-        self._runtime, self._worker = runtime, worker
+    def __init__(self, runtime: Path, worker: int, *, is_live: bool) -> None:
+        self._runtime, self._worker, self._is_live = runtime, worker, is_live
 
     def of_series(self, key: int, valid: NDArray[np.bool_]) -> Entries:
         """Return what is known when a worker begins, or takes over, a series.
@@ -43,14 +45,15 @@ class Knowledge:
         begun = saved_learned(self._runtime, key, self._worker, (valid.shape[0], valid.shape[1]))
         if begun is not None:
             return begun
-        before = saved_entries(self._of_detector(valid))
+        before = saved_entries(self._of_detector(valid)) if self._is_live else None
         return no_entries() if before is None else hot_before(before)
 
     def keep(self, key: int, valid: NDArray[np.bool_], entries: Entries) -> None:
         """Keep what a series has taught so far."""
         shape = (valid.shape[0], valid.shape[1])
         save_learned(self._runtime, key, LearnedList(self._worker, shape, entries))
-        save_entries(self._of_detector(valid), entries)
+        if self._is_live:
+            save_entries(self._of_detector(valid), entries)
 
     def _of_detector(self, valid: NDArray[np.bool_]) -> Path:
         digest = hashlib.sha256(np.packbits(valid).tobytes())

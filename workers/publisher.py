@@ -199,8 +199,9 @@ class Publisher:
         self.history.count(record, stored_bytes)
         if record.header_photon_energy_eV is not None or record.header_clen_m is not None:
             self._stated[key] = record.header_photon_energy_eV, record.header_clen_m
-        if self.samples.wants(record.outcome):
-            self.samples.take(key, record, self.ring.blobs(slot)[0])
+        # Of a frame that a cluster judged the bytes may have stayed where it was.
+        if self.samples.wants(record.outcome) and (blobs := self.ring.blobs(slot)):
+            self.samples.take(key, record, blobs[0])
 
     def _send(self, topic: bytes, message: dict[str, Any]) -> None:
         self._seq += 1

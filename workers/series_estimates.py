@@ -10,6 +10,7 @@ import logging
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hitfinder.models.head_tables import HeadTables, fold
 from hitfinder.models.judgement import Judgement
@@ -40,6 +41,17 @@ FOUND = (
 UNJUDGED = (State.FILLING, State.RECEIVED, State.JUDGING)
 
 
+# Background photons and exposure of one frame, float64 (bins,) each; see `evidence.Total`.
+Counted = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def counted_in(judgement: Judgement) -> Counted:
+    """Return what a judged frame adds to its series' evidence."""
+    counts_N, exposure_N = judgement.radial_counts
+    counts = fold(counts_N)
+    return counts, fold(exposure_N) * counts.sum()
+
+
 class SeriesEstimates:
     """Counts the frames of one worker in, and estimates the series that it knows."""
 
@@ -58,15 +70,20 @@ class SeriesEstimates:
         judgement: Judgement,
     ) -> None:
         """Count a judged frame in; call it before the slot is handed on."""
-        key = int(self.ring.slots["key"][slot])
-        entry = self.series.entry_of(key)
-        if entry is None or len(tables.radius_m) > MAX_BINS:
+        if len(tables.radius_m) > MAX_BINS:
             return
-        counts_N, exposure_N = judgement.radial_counts
-        counts = fold(counts_N)
-        exposure = fold(exposure_N) * counts.sum()
-        is_hit = judgement.is_hit
-        self.evidence.add(entry, self.role, slot, version, counts, exposure, is_hit=is_hit)
+        counted = counted_in(judgement)
+        self.count(slot, self.role, version, counted, is_hit=judgement.is_hit)
+        self.know(int(self.ring.slots["key"][slot]), version, tables, geometry)
+
+    def count(self, slot: int, role: int, version: int, counted: Counted, *, is_hit: bool) -> None:
+        """Count in what one frame says, as the worker of a role."""
+        entry = self.series.entry_of(int(self.ring.slots["key"][slot]))
+        if entry is not None:
+            self.evidence.add(entry, role, slot, version, *counted, is_hit=is_hit)
+
+    def know(self, key: int, version: int, tables: HeadTables, geometry: SeriesGeometry) -> None:
+        """Take what a series is estimated with."""
         self._known[key] = version, tables, geometry
 
     def step(self) -> None:

@@ -35,6 +35,8 @@ class Session(msgspec.Struct):
     devices: list[str]
     replay: list[str] = []
     """Recorded runs to read instead of the wire."""
+    cluster: str | None = None
+    """Address of the cluster whose nodes judge them; None for this machine's workers."""
 
     def save(self) -> Path:
         """Write the session to its runtime folder and return the file."""

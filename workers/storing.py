@@ -50,7 +50,9 @@ def run_sink(session: Session) -> None:
         OperatorGeometry(config.geometry).in_force,
         first_file=FILES_A_MEMBER * config.member.number + 1,
     )
-    mend(settings.out, in_use={s.decode() for s in ring.series["folder"].tolist()})
+    # What a replay over a cluster left half done is what the next one goes on with.
+    if session.cluster is None:
+        mend(settings.out, in_use={s.decode() for s in ring.series["folder"].tolist()})
     sink = Sink(ring, bells, Path(session.runtime), settings)
     pulse.ready()
     bells.ring("supervisor")

@@ -48,18 +48,26 @@ WATCH_S = 0.05
 RUNTIME_PREFIX = "hitfinder-"
 # Loading torch on a busy machine takes its time; longer means something is wrong.
 READY_TIMEOUT_S = 120.0
+# A cluster's nodes load it over their file system, when they have room.
+CLUSTER_READY_TIMEOUT_S = 900.0
 # Bounds of a graceful stop: the source's own drain, then judging and storing what is here.
 SOURCE_STOP_S, STORE_STOP_S, CHILD_STOP_S = 10.0, 60.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What `run` and `replay` add to the configuration."""
+    """What `run` and `replay` add to the configuration.
+
+    Attributes:
+        devices: of the workers here; none where a cluster judges.
+        cluster: its address; None if the workers here judge.
+    """
 
     config: Config
     out: Path
     devices: tuple[str, ...]
     replay: tuple[Path, ...] = ()
+    cluster: str | None = None
     max_series: int | None = None
     on_ready: Callable[[str], None] = print
     on_status: Callable[[dict[str, Any]], None] = lambda status: None
@@ -79,8 +87,8 @@ class Supervisor:
     """One daemon, from the first child's start to the last file's flush."""
 
     def __init__(self, options: RunOptions) -> None:
-        if not 1 <= len(options.devices) <= MAX_WORKERS:
-            n = len(options.devices)
+        n = len(options.devices)
+        if options.cluster is None and not 1 <= n <= MAX_WORKERS:
             raise ConfigError(f"workers.devices: got {n} devices, expected 1 to {MAX_WORKERS}")
         self.options, self._stop_signals, self._parent = options, 0, os.getppid()
         self._check_out()
@@ -91,6 +99,7 @@ class Supervisor:
         self.ring.control["is_share"][0] = config.member.number > 0
         self.control = Control(self.ring, config)
         source = "reader" if options.replay else "receiver"
+        source = "cluster" if options.cluster else source
         names = ["receiver", "sink", "supervisor"]
         names += [f"worker{i}" for i in range(len(options.devices))]
         self.bells = Bells.create(names)
@@ -104,6 +113,7 @@ class Supervisor:
             config,
             list(options.devices),
             [str(p) for p in options.replay],
+            options.cluster,
         ).save()
         fds = (fd, *self.bells.fds.values())
         roles = [(source, SOURCE_ROLE), ("sink", SINK_ROLE)]
@@ -163,7 +173,8 @@ class Supervisor:
         self._note_who_is_down()
         for child in self.children:
             child.start()
-        deadline = time.monotonic() + READY_TIMEOUT_S
+        timeout_s = CLUSTER_READY_TIMEOUT_S if self.options.cluster else READY_TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
         while not all(c.is_ready(self.ring) or c.done for c in self.children):
             for child in self.children:
                 if not child.alive and not child.done and child.process is not None:
@@ -175,15 +186,16 @@ class Supervisor:
                         f"{child.name} did not start (exit {code}); its reason stands above"
                     )
             if self._stop_signals or time.monotonic() > deadline:
-                raise HitfinderError(f"not ready after {READY_TIMEOUT_S:.0f} s; stopped")
+                raise HitfinderError(f"not ready after {timeout_s:.0f} s; stopped")
             if self.state.is_due():
                 self.state.renew()
             self.bells.wait("supervisor", TICK_S)
         self._note_who_is_down()
+        cluster = self.options.cluster
         source = ", ".join(self.options.config.source.endpoints or map(str, self.options.replay))
         self.options.on_ready(
             f"ready source={source} results={self.publisher.endpoint} out={self.options.out} "
-            f"devices={','.join(self.options.devices)}"
+            + (f"cluster={cluster}" if cluster else f"devices={','.join(self.options.devices)}")
         )
 
     def _tick(self, *, source_gone: bool = False) -> None:
@@ -243,14 +255,7 @@ class Supervisor:
             source.process.wait()
         source.done = True
         self._settle_orphans()
-        series = self.publisher.series
-        stored = self._tick_until(
-            lambda: not series.open_entries(), STORE_STOP_S, source_gone=True
-        )
-        if not stored:
-            log.error(
-                "%d series could not be closed in %.0f s", len(series.open_entries()), STORE_STOP_S
-            )
+        stored = self._store_rest()
         self.ring.control["stop"][0] = 2
         self.bells.ring("")
         for child in self.children[1:]:
@@ -258,6 +263,25 @@ class Supervisor:
         self.state.renew()
         self.publisher.status(self.state.latest)
         return 0 if stored else 1
+
+    def _store_rest(self) -> bool:
+        """Have all that is in the ring stored, and all series closed; False if it took too long.
+
+        A replay over a cluster leaves unfinished series open, for the next one to go on with.
+        """
+        series = self.publisher.series
+        if self.options.cluster:
+            return self._tick_until(
+                lambda: bool((self.ring.states == State.FREE).all()), STORE_STOP_S
+            )
+        stored = self._tick_until(
+            lambda: not series.open_entries(), STORE_STOP_S, source_gone=True
+        )
+        if not stored:
+            log.error(
+                "%d series could not be closed in %.0f s", len(series.open_entries()), STORE_STOP_S
+            )
+        return stored
 
     def _settle_orphans(self) -> None:
         """With the source gone, nobody completes any more what it left half done."""

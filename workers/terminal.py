@@ -60,11 +60,17 @@ class ReplayProgress:
     def update(self, state: dict[str, Any]) -> None:
         """Take the daemon's state, once a second."""
         counts, total = state["counts"], state["source_total"]
+        note = f"{counts['hit']} hits"
+        if state["n_judges"]:
+            note += f", {state['n_judges_up']} of {state['n_judges']} judges"
+            note += f" on {state['n_nodes']} nodes"
+        if (rate := state["frames_per_s"]) is not None:
+            note += f", {rate:.0f} frames/s"
         self._progress.update(
             self._task,
             completed=sum(counts.values()),
             total=total if total > 0 else None,
-            note=f"{counts['hit']} hits",
+            note=note,
         )
 
     def __enter__(self) -> ReplayProgress:

@@ -58,6 +58,7 @@ class Worker:
         role: this worker's place among the children; owner of the slots it holds.
         device: `cpu` or `cuda:N`.
         n_decoders: threads that reduce frames ahead.
+        is_live: frames come from a detector, not from recordings.
     """
 
     def __init__(
@@ -69,6 +70,8 @@ class Worker:
         role: int,
         device: str,
         n_decoders: int,
+        *,
+        is_live: bool,
     ) -> None:
         self.ring, self.bells, self.runtime, self.config = ring, bells, runtime, config
         self.role, self.number = role, role - FIRST_WORKER_ROLE
@@ -93,7 +96,7 @@ class Worker:
         self._decoders = Decoders(n_decoders, device)
         self._malformed = Malformed(ring)
         self._terms: dict[TermsName, Terms] = {}
-        self._knowledge = Knowledge(runtime, self._learned_by)
+        self._knowledge = Knowledge(runtime, self._learned_by, is_live=is_live)
         self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
         self._threshold = self.pipeline.threshold
         self._n_unannounced = 0
@@ -278,7 +281,16 @@ def run_worker(session: Session, role: int) -> None:
     # The decoders and the other workers want the cores too; one thread is also the fastest here.
     torch.set_num_threads(1)
     n_decoders = session.config.n_decoders(len(session.devices))
-    worker = Worker(ring, bells, Path(session.runtime), session.config, role, device, n_decoders)
+    worker = Worker(
+        ring,
+        bells,
+        Path(session.runtime),
+        session.config,
+        role,
+        device,
+        n_decoders,
+        is_live=not session.replay,
+    )
     pulse.ready()
     bells.ring("supervisor")
     go_on = pulse.until(2)

@@ -8,16 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click.testing
 import pytest
+from ray.scripts.scripts import start as ray_start
 from tests.deploy.conftest import log_of_a_run
-from tests.system.daemon import Detector, command, free_port
+from tests.system.daemon import Detector, command, free_port, wait_for
 from tests.system.frames import wire_series
 
 from hitfinder.stream.capture import CaptureWriter
 from hitfinder.workers import http, supervisor
 from hitfinder.workers.session import MAX_WORKERS
 
-SCRIPTS = ("run.sbatch", "replay.sbatch")
+SCRIPTS = ("run.sbatch", "replay.sbatch", "cluster_replay.sbatch")
 # The program is found by its name, as a job finds it.
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
@@ -77,3 +79,45 @@ def test_a_job_of_an_array_replays_its_own_recording(deploy, tmp_path):
     assert done.returncode == 0, done.stderr
     assert [p.name for p in (tmp_path / "again").iterdir()] == ["run2"]
     assert command("check", str(tmp_path / "again" / "run2")).returncode == 0
+
+
+def test_a_job_of_several_nodes_joins_them_and_deals_to_all(deploy, tmp_path, parses):
+    runs = [tmp_path / "run 1.h5", tmp_path / "run 2.h5"]
+    (tmp_path / "runs.txt").write_text("".join(f"{path}\n" for path in runs))
+    said = tmp_path / "said"
+    said.mkdir()
+    for name in ("ray", "srun", "hitfinder-stream"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/bash\nprintf "%s\\0" "$@" > {said}/{name}_"${{1:-}}"\n')
+        program.chmod(0o755)
+    out = tmp_path / "again"
+    done = subprocess.run(
+        [
+            "bash",
+            str(deploy / "slurm" / "cluster_replay.sbatch"),
+            str(tmp_path / "runs.txt"),
+            str(out),
+        ],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SLURM_CPUS_PER_TASK": "16",
+            "SLURM_JOB_NUM_NODES": "4",
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: len(list(said.iterdir())) == 3, "the steps in the background")
+    words = {
+        path.name.partition("_")[0]: path.read_text().split("\0")[:-1] for path in said.iterdir()
+    }
+    replay = parses(words["hitfinder-stream"])
+    assert replay["paths"] == runs
+    assert replay["out"] == out
+    assert replay["device"] == f"cpu:{12 + 3 * 16}"
+    assert f"--address={replay['cluster']}" in words["srun"]
+    assert f"--port={str(replay['cluster']).rpartition(':')[2]}" in words["ray"]
+    for options in (words["ray"][1:], words["srun"][words["srun"].index("start") + 1 :]):
+        asked = click.testing.CliRunner().invoke(ray_start, [*options, "--help"])
+        assert asked.exit_code == 0, asked.output

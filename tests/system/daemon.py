@@ -138,6 +138,7 @@ class Daemon:
         config: TOML text.
         device: one CPU worker unless asked for more, so that children are the same everywhere.
         has_page: False for a run over a cluster, which has none.
+        out: the folder that it writes to, if not its own.
 
     Attributes:
         results: (topic, message) in order of arrival, without `status`.
@@ -151,8 +152,9 @@ class Daemon:
         config: str = "",
         device: str = "cpu:1",
         has_page: bool = True,
+        out: Path | None = None,
     ) -> None:
-        self.out, self._log_file = folder / "out", folder / "log.txt"
+        self.out, self._log_file = out or folder / "out", folder / "log.txt"
         self._runtime = folder / "runtime"
         self._runtime.mkdir(parents=True)
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"

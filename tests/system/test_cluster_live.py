@@ -22,9 +22,11 @@ N_FRAMES = 30
 class Run(Daemon):
     """`run --cluster` as its users meet it."""
 
-    def __init__(self, folder: Path, address: str, detector: Detector) -> None:
+    def __init__(
+        self, folder: Path, address: str, detector: Detector, out: Path | None = None
+    ) -> None:
         arguments = ("run", "--source", detector.endpoint, "--cluster", address, "--hosts", "3")
-        super().__init__(folder, *arguments, config=KEEP_ALL, has_page=False)
+        super().__init__(folder, *arguments, config=KEEP_ALL, has_page=False, out=out)
 
     def wait_connected(self) -> None:
         """Return once three hosts live and are dealt frames."""
@@ -150,9 +152,7 @@ def test_what_a_killed_run_leaves_is_joined_by_the_next(tmp_path, ray_nodes):
             wait_for(lambda: len(run.records) == 20, "the first frames")
             run.process.kill()
             wait_for(lambda: not run.is_alive, "its end")
-            (tmp_path / "second").mkdir()
-            (tmp_path / "second" / "out").symlink_to(run.out)
-        with Run(tmp_path / "second", ray_nodes.address, detector) as run:
+        with Run(tmp_path / "second", ray_nodes.address, detector, run.out) as run:
             run.wait_ready()
             folder = run.out / "series_1_UID1"
             wait_for((folder / "summary.json").exists, "the join", 60.0)

@@ -19,13 +19,13 @@ TAUGHT = np.concatenate(
 
 
 def test_a_successor_goes_on_with_the_whole_list(tmp_path: Path) -> None:
-    Knowledge(tmp_path, 0).keep(3, VALID, TAUGHT)
-    assert np.array_equal(Knowledge(tmp_path, 0).of_series(3, VALID), TAUGHT)
-    assert not len(Knowledge(tmp_path, 1).of_series(3, VALID))
+    Knowledge(tmp_path, 0, is_live=True).keep(3, VALID, TAUGHT)
+    assert np.array_equal(Knowledge(tmp_path, 0, is_live=True).of_series(3, VALID), TAUGHT)
+    assert not len(Knowledge(tmp_path, 1, is_live=True).of_series(3, VALID))
 
 
 def test_the_next_series_starts_from_the_hot_pixels_of_the_same_detector(tmp_path: Path) -> None:
-    knowledge = Knowledge(tmp_path, 0)
+    knowledge = Knowledge(tmp_path, 0, is_live=True)
     knowledge.keep(3, VALID, TAUGHT)
     drop_learned(tmp_path, 3)
     assert all_learned(tmp_path, 3) == []
@@ -37,3 +37,10 @@ def test_the_next_series_starts_from_the_hot_pixels_of_the_same_detector(tmp_pat
     other = VALID.copy()
     other[3, 3] = False
     assert not len(knowledge.of_series(4, other))
+
+
+def test_a_recorded_series_begins_with_nothing(tmp_path: Path) -> None:
+    recorded = Knowledge(tmp_path, 0, is_live=False)
+    recorded.keep(3, VALID, TAUGHT)
+    assert np.array_equal(recorded.of_series(3, VALID), TAUGHT)
+    assert not len(recorded.of_series(4, VALID))

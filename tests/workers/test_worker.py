@@ -51,7 +51,14 @@ class Bench:
 
     def worker(self, n_decoders: int = 2) -> Worker:
         return Worker(
-            self.ring, self.bells, self.runtime, Config(), FIRST_WORKER_ROLE, "cpu", n_decoders
+            self.ring,
+            self.bells,
+            self.runtime,
+            Config(),
+            FIRST_WORKER_ROLE,
+            "cpu",
+            n_decoders,
+            is_live=True,
         )
 
     def take(self, blobs: list[Blob]) -> None:
