@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import h5py
 import msgspec
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from hitfinder.stream.errors import StoreError
 from hitfinder.stream.joining import Death, join
-from hitfinder.stream.ledger import record_of
-from hitfinder.stream.messages import MAX_FRAMES
-from hitfinder.stream.results import OUTCOMES, SCHEMA, Record, topic_of
+from hitfinder.stream.results import OUTCOMES, SCHEMA, topic_of
 from hitfinder.stream.shares import APART_S, Share, grouped, joined_shares, open_shares, read_share
 from hitfinder.stream.summary import read_summary
+from hitfinder.workers.cluster_member import Member, status_of
+from hitfinder.workers.cluster_series import Collected
 from hitfinder.workers.config import ConfigError, SinkConfig
 from hitfinder.workers.curve import guard, introduce
 from hitfinder.workers.publisher import LINGER_MS, SEND_QUEUE, UNSEEN_SLICE
@@ -37,70 +35,10 @@ RECEIVE_QUEUE = 100_000
 # Messages taken of one host before the next has its turn.
 TURN = 500
 STATUS_S = 1.0
-# A host that has not begun a series which is over elsewhere gets so long to begin it: its header
-# may be on the way. One with a full ring may have it in its queue, and a silent one too.
-SETTLE_S, BLOCKED_S = 3.0, 100.0
-STALE_S = 5.0
 # Ended series that are remembered, so that a host that comes late does not open one again.
 N_ENDED = 64
-_ROWS = 4096
-_SUMMED = tuple("n_messages n_bytes n_malformed n_stale connected".split())
-_SUMMED += ("ring_slots", "ring_slots_used")
 
 Name = tuple[int, str | None]
-
-
-@dataclass(eq=False)
-class Member:
-    """A daemon of the run, and how it is heard.
-
-    Attributes:
-        name: of its folder; node: where it runs.
-        status: its latest, `heard_s` when that came.
-    """
-
-    name: str
-    node: str
-    socket: zmq.Socket[bytes]
-    status: dict[str, Any] = field(default_factory=dict)
-    heard_s: float = 0.0
-    alive: bool = True
-
-
-@dataclass(eq=False)
-class Collected:
-    """A series of which some host has said something, and that is not ended.
-
-    Attributes:
-        begun, ended: members that have begun it, and what each said at its end.
-        published: a byte a frame.
-        deaths: of members while it was open.
-        rest: what is left to publish, once it is joined.
-    """
-
-    series: int
-    uid: str | None
-    begun: set[str] = field(default_factory=set)
-    ended: dict[str, dict[str, Any]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
-    published: bytearray = field(default_factory=bytearray)
-    deaths: list[Death] = field(default_factory=list)
-    settled_s: float = 0.0
-    is_announced: bool = False
-    n_announced: int = 0
-    rest: Iterator[Record] | None = None
-    end: dict[str, Any] = field(default_factory=dict)
-
-    def is_new(self, frame: int) -> bool:
-        """Say whether a frame was not published yet, and note that it is."""
-        if not 0 <= frame < MAX_FRAMES:
-            return False
-        if frame >= len(self.published):
-            n = len(self.published)
-            self.published.extend(bytes(max(frame + 1, 2 * n) - n))
-        is_new = not self.published[frame]
-        self.published[frame] = 1
-        return is_new
 
 
 class Collector:
@@ -123,11 +61,11 @@ class Collector:
     ) -> None:
         self._context, self._out, self._sink = context, out, sink
         self.members: dict[str, Member] = {}
-        self.n_ended = 0
+        self.n_ended = self._n_wanted = 0
         self._open: dict[Name, Collected] = {}
         self._ended: dict[Name, tuple[float, set[str]]] = {}
         self._joined, self._damaged = joined_shares(out), dict[str, str]()
-        self._counts: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
+        self._counts: dict[str, int] = {o.value: 0 for o in OUTCOMES}
         self._seq, self._started_s, self._due_s = 0, time.monotonic(), 0.0
         self._encode = msgspec.msgpack.Encoder().encode
         self._poller = zmq.Poller()
@@ -166,6 +104,7 @@ class Collector:
         socket.connect(endpoint)
         self._poller.register(socket, zmq.POLLIN)
         self.members[name] = Member(name, node, socket)
+        self._n_wanted = max(self._n_wanted, len(self._living()))
         log.info("host %s is up on %s", name, node)
 
     def bury(self, name: str) -> None:
@@ -179,9 +118,7 @@ class Collector:
         member.socket.close()
         log.error("host %s on %s died", name, member.node)
         for collected in self._open.values():
-            if name not in collected.ended:
-                collected.deaths.append(Death(name, member.node, time.time_ns()))
-                collected.settled_s = time.monotonic()
+            collected.bury(member)
 
     def step(self, timeout_s: float) -> None:
         """Pass on what has come, waiting for a first message; end what is over."""
@@ -190,7 +127,7 @@ class Collector:
             if member.socket in ready:
                 self._listen(member)
         for name, collected in list(self._open.items()):
-            if collected.rest is None and self._is_over(collected):
+            if collected.rest is None and collected.is_over(self._living()):
                 self._join(collected)
             if collected.rest is not None and self._publish_rest(collected):
                 del self._open[name]
@@ -263,7 +200,7 @@ class Collector:
         if collected is None:
             return
         if topic == b"series.end":
-            collected.ended[member.name] = message
+            collected.ended.add(member.name)
             collected.settled_s = time.monotonic()
         elif topic == b"series.start":
             collected.n_announced = max(collected.n_announced, message["n_frames"] or 0)
@@ -298,20 +235,6 @@ class Collector:
         self._seq += 1
         stamped = {"schema": SCHEMA, **message, "seq": self._seq, "t_published_ns": time.time_ns()}
         self._socket.send_multipart([topic, self._encode(stamped)])
-
-    def _is_over(self, collected: Collected) -> bool:
-        """Say whether no member has, or may still get, a frame of a series."""
-        living = self._living()
-        if not living or (not collected.ended and not collected.deaths):
-            return False
-        if any(m.name in collected.begun and m.name not in collected.ended for m in living):
-            return False
-        now_s = time.monotonic()
-        waited_s = now_s - collected.settled_s
-        may_begin = [m for m in living if m.name not in collected.begun]
-        if any(_is_blocked(m, now_s) for m in may_begin) and waited_s < BLOCKED_S:
-            return False
-        return not may_begin or waited_s > SETTLE_S
 
     def _known(self) -> set[str]:
         return self._joined | set(self._damaged)
@@ -353,7 +276,7 @@ class Collector:
             collected.end = {"announced": announced, "reason": "not joined", "folder": ""}
             return
         summary = read_summary(folder / "summary.json")
-        collected.rest = _records(folder / "ledger.h5", collected)
+        collected.rest = collected.unpublished(folder / "ledger.h5")
         collected.end = {
             "announced": max(summary.n_announced or 0, sum(summary.counts.values())),
             "duplicate": summary.extra["n_duplicate"],
@@ -385,7 +308,7 @@ class Collector:
         if len(turn) == UNSEEN_SLICE:
             return False
         names = {"series": collected.series, "series_uid": collected.uid}
-        counts = {str(o): n for o, n in collected.counts.items()}
+        counts = collected.counts
         announced = collected.end["announced"]
         balanced = sum(counts.values()) == announced
         self._send(b"series.end", {**names, **counts, "balanced": balanced, **collected.end})
@@ -400,54 +323,13 @@ class Collector:
         return True
 
     def _status(self) -> dict[str, Any]:
-        living = self._living()
         return {
             "t_monotonic_s": time.monotonic(),
             "uptime_s": time.monotonic() - self._started_s,
-            "counts": {str(o): n for o, n in self._counts.items()},
-            **{name: sum(m.status.get(name, 0) for m in living) for name in _SUMMED},
+            "counts": dict(self._counts),
             "n_series_open": len(self._open),
             "n_series_closed": self.n_ended,
-            "series_open": [
-                {
-                    "series": c.series,
-                    "series_uid": c.uid,
-                    "counts": {str(o): n for o, n in c.counts.items()},
-                    "hosts_ended": sorted(c.ended),
-                }
-                for c in self._open.values()
-            ],
-            "hosts": [
-                {
-                    "name": m.name,
-                    "node": m.node,
-                    "alive": m.alive,
-                    "counts": m.status.get("counts"),
-                    "children": m.status.get("children"),
-                }
-                for m in self.members.values()
-            ],
-            "alarms": [
-                {**alarm, "text": f"host {m.name} on {m.node}: {alarm['text']}"}
-                for m in living
-                for alarm in m.status.get("alarms", ())
-            ],
+            "series_open": [c.progress() for c in self._open.values()],
             "errors": [*self._damaged.values()],
+            **status_of(list(self.members.values()), self._n_wanted),
         }
-
-
-def _is_blocked(member: Member, now_s: float) -> bool:
-    """Say whether a member may have messages that it has not read."""
-    status = member.status
-    if not status or now_s - member.heard_s > STALE_S:
-        return True
-    return bool(status["ring_slots_used"] >= status["ring_slots"])
-
-
-def _records(ledger: Path, collected: Collected) -> Iterator[Record]:
-    """Yield the rows of a joined ledger that were not published yet."""
-    with h5py.File(ledger, "r") as file:
-        for begin in range(0, len(file["ledger"]), _ROWS):
-            for row in file["ledger"][begin : begin + _ROWS]:
-                if collected.is_new(int(row["frame"])):
-                    yield record_of(row)

@@ -11,6 +11,7 @@ them. If it is killed the daemons end what they have, and the next start joins i
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 import uuid
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 TURN_S = 0.05
 # How often a host is asked how it is.
 ASK_S = 0.5
+# A host that does not answer so long is taken for dead; who answers by another name was, anyway.
+AWAY_S = 3.0
 # How often, between series, shares are looked for that nobody has joined.
 LEFT_S = 10.0
 # Nodes that are started together with this process need a moment to join the cluster.
@@ -111,6 +114,7 @@ class _Placed:
     name: str = ""
     asked: Future[About] | None = None
     ask_at_s: float = 0.0
+    away_since_s: float = 0.0
 
 
 class _Live:
@@ -118,7 +122,7 @@ class _Live:
 
     def __init__(self, options: LiveOptions, out: Path, mark: str, collector: Collector) -> None:
         self._options, self._out, self._collector = options, out, collector
-        self._signals, self._look_at_s = 0, 0.0
+        self._signals, self._look_at_s, self._is_ready = 0, 0.0, False
         source = options.config.source
         arguments = [w for endpoint in source.endpoints for w in ("--source", endpoint)]
         arguments += ["--protocol", source.protocol]
@@ -206,7 +210,7 @@ class _Live:
                 raise ClusterError(f"not all hosts ready after {READY_S:.0f} s; stopped")
             self._collector.step(TURN_S)
             self._ask()
-        members = self._collector.members
+        self._is_ready, members = True, self._collector.members
         hosts = ",".join(f"{p.name}@{members[p.name].node}" for p in self._placed)
         say_ready(
             f"ready source={', '.join(self._options.config.source.endpoints)} "
@@ -229,19 +233,30 @@ class _Live:
         try:
             about = asked.result()
         except RayError as error:
-            if placed.name:
-                self._collector.bury(placed.name)
-                placed.name = ""
+            placed.away_since_s = placed.away_since_s or time.monotonic()
+            if placed.name and time.monotonic() - placed.away_since_s > AWAY_S:
                 log.warning("Ray says: %s", str(error).strip().partition("\n")[0])
+                self._bury(placed)
             return
-        node = node_names().get(about.node, about.node[:8]) if about.name != placed.name else ""
+        placed.away_since_s = 0.0
+        if about.name == placed.name and not about.failure:
+            return
+        node = node_names().get(about.node, about.node[:8])
         if about.failure:
-            raise ClusterError(f"host on {node}: {about.failure}")
-        if about.results and about.name != placed.name:
-            if placed.name:
-                self._collector.bury(placed.name)
+            if not self._is_ready:
+                raise ClusterError(f"host on {node}: {about.failure}")
+            log.error("host on %s is given up: %s", node, about.failure)
+            placed.ask_at_s = math.inf
+            self._bury(placed)
+        elif about.results:
+            self._bury(placed)
             placed.name = about.name
             self._collector.follow(about.name, node, about.results)
+
+    def _bury(self, placed: _Placed) -> None:
+        if placed.name:
+            self._collector.bury(placed.name)
+            placed.name = ""
 
     def _look_for_left(self) -> None:
         """Join what daemons of a killed run, or a host that was too late, have closed by now."""

@@ -23,15 +23,23 @@ class Run(Daemon):
     """`run --cluster` as its users meet it."""
 
     def __init__(
-        self, folder: Path, address: str, detector: Detector, out: Path | None = None
+        self,
+        folder: Path,
+        address: str,
+        detector: Detector,
+        n_hosts: int = 3,
+        out: Path | None = None,
     ) -> None:
-        arguments = ("run", "--source", detector.endpoint, "--cluster", address, "--hosts", "3")
-        super().__init__(folder, *arguments, config=KEEP_ALL, has_page=False, out=out)
+        self._n_hosts = n_hosts
+        words = ["run", "--source", detector.endpoint]
+        words += ["--cluster", address, "--hosts", str(n_hosts)]
+        super().__init__(folder, *words, config=KEEP_ALL, has_page=False, out=out)
 
     def wait_connected(self) -> None:
-        """Return once three hosts live and are dealt frames."""
-        wait_for(lambda: self.n_alive() == 3 or not self.is_alive, "three hosts", 150.0)
-        self.wait_status(lambda s: s["connected"] == 3, "three connections")
+        """Return once all hosts live and are dealt frames."""
+        n = self._n_hosts
+        wait_for(lambda: self.n_alive() == n or not self.is_alive, f"{n} hosts", 150.0)
+        self.wait_status(lambda s: s["connected"] == n, f"{n} connections")
 
     def n_alive(self) -> int:
         return sum(host["alive"] for host in self.status["hosts"])
@@ -145,14 +153,14 @@ def lose_a_host(run: Run, detector: Detector, ray_nodes) -> None:
 def test_what_a_killed_run_leaves_is_joined_by_the_next(tmp_path, ray_nodes):
     series = wire_series("v2", 1, N_FRAMES)
     with Detector() as detector:
-        with Run(tmp_path / "first", ray_nodes.address, detector) as run:
+        with Run(tmp_path / "first", ray_nodes.address, detector, n_hosts=2) as run:
             run.wait_ready()
             run.wait_connected()
             detector.send(series.start, *series.images[:20])
             wait_for(lambda: len(run.records) == 20, "the first frames")
             run.process.kill()
             wait_for(lambda: not run.is_alive, "its end")
-        with Run(tmp_path / "second", ray_nodes.address, detector, run.out) as run:
+        with Run(tmp_path / "second", ray_nodes.address, detector, 2, run.out) as run:
             run.wait_ready()
             folder = run.out / "series_1_UID1"
             wait_for((folder / "summary.json").exists, "the join", 60.0)

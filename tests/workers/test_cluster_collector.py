@@ -199,7 +199,11 @@ def test_frames_of_a_dead_host_are_lost_with_its_name(run):
     assert sorted(r["frame"] for r in lost) == list(range(2, N_FRAMES, 3))
     assert {r["reason"] for r in lost} == {"03 on node-03 died"}
     run.until(lambda: run.of("status")[-1]["n_series_closed"] == 1, "a status after the end")
-    assert [h["alive"] for h in run.of("status")[-1]["hosts"]] == [True, True, False]
+    status = run.of("status")[-1]
+    assert [h["alive"] for h in status["hosts"]] == [True, True, False]
+    assert [(a["name"], a["text"]) for a in status["alarms"]] == [
+        ("host_down", "2 of 3 hosts are up")
+    ]
 
 
 def test_a_host_that_never_began_a_series_does_not_hold_it_up_for_long(run):
