@@ -106,6 +106,7 @@ class Unjudged:
     reason: str
 
 
+_FLAGS = ("mismatch", "tells_parameters")
 _FILL = tuple(unknown_value(c) for c in COLUMNS)
 
 
@@ -122,6 +123,20 @@ def rows_of(records: Sequence[Record]) -> NDArray[np.void]:
         return np.array(
             [tuple(_plain(c, v) for c, v in zip(COLUMNS, t, strict=True)) for t in taken], ROW
         )
+
+
+def record_of(row: np.void) -> Record:
+    """Return a row, dtype `ROW`, as the record that it was made of, without its peaks."""
+    said: dict[str, Any] = {}
+    for name, fill in zip(COLUMNS, _FILL, strict=True):
+        value = row[name].item() if ROW[name].kind != "S" else bytes(row[name])
+        is_unknown = value != value or value == fill
+        said[name] = value.decode(errors="replace") if isinstance(value, bytes) else value
+        if is_unknown:
+            said[name] = None
+        elif name in _FLAGS:
+            said[name] = bool(value)
+    return Record(**{**said, "outcome": Outcome(said["outcome"])})
 
 
 def _or_fill(value: Any, fill: Any) -> Any:

@@ -138,7 +138,9 @@ CONTROL = np.dtype(
     ]
     + [("n_hot", "u4", MAX_ROLES), ("last_words", "S200", MAX_ROLES)]
     # Of a replay over a cluster: judges asked for, those that judge, and the nodes they are on.
-    + [("n_judges", "u4"), ("n_judges_up", "u4"), ("n_nodes", "u4")],
+    + [("n_judges", "u4"), ("n_judges_up", "u4"), ("n_nodes", "u4")]
+    # Frames of a series are dealt over several hosts, of which this is one.
+    + [("is_share", "u4")],
     align=True,
 )
 # Where the counters lie in it.

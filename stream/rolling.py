@@ -1,7 +1,8 @@
 """The hit files (or the sampled misses) of a series, begun anew by count and by layout.
 
 One rule: one file is open at a time and every other is closed, so all but the newest can be
-read by programs that know nothing of SWMR. Names are `<kind>_NNNNNN.h5`, counted from 1.
+read by programs that know nothing of SWMR. Names are `<kind>_NNNNNN.h5`, counted from 1, or of
+a host that shares its detector from 10 000 times the host's number.
 """
 
 from __future__ import annotations
@@ -21,10 +22,15 @@ class RollingFiles:
     """The files `<kind>_NNNNNN.h5` of a folder, one of them open for appending at a time."""
 
     def __init__(
-        self, folder: Path, kind: str, frames_per_file: int, attributes: Mapping[str, Any]
+        self,
+        folder: Path,
+        kind: str,
+        frames_per_file: int,
+        attributes: Mapping[str, Any],
+        first_file: int = 1,
     ) -> None:
         self._folder, self._kind = folder, kind
-        self._frames_per_file = frames_per_file
+        self._frames_per_file, self._first = frames_per_file, first_file
         self._attributes = attributes
         self._open: HitFile | None = None
         self._closed = [
@@ -67,7 +73,7 @@ class RollingFiles:
             self.close()
             file = None
         if file is None:
-            number = 1 + max((int(f.name[-9:-3]) for f in self._closed), default=0)
+            number = 1 + max((int(f.name[-9:-3]) for f in self._closed), default=self._first - 1)
             path = self._folder / f"{self._kind}_{number:06d}.h5"
             file = self._open = HitFile(path, frame.blobs, self._attributes)
         return file

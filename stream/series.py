@@ -202,16 +202,24 @@ class SeriesTable:
     def announced(self, entry: int) -> int:
         """Return how many frames a series has: the header's count, or more if more came.
 
-        Without a header only what lies between the frames that came is known to exist.
+        Without a header only what lies between the frames that came is known to exist; of a share
+        only what came.
         """
+        if self._is_share():
+            return int(self.entries["n_received"][entry] + self.entries["n_dropped"][entry])
         first, end = self._span(entry)
         return end - first
 
     def unseen(self, entry: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the frame numbers that are (missing, dropped), once the series is sealed."""
+        """Return the frame numbers that are (missing, dropped), once the series is sealed.
+
+        Nothing is missing of a share: what did not come here was dealt to another host.
+        """
         first, end = self._span(entry)
         seen = self.seen[entry, first:end]
         missing, dropped = seen == Seen.NOTHING, seen == Seen.DROPPED
+        if self._is_share():
+            missing[:] = False
         return np.flatnonzero(missing) + first, np.flatnonzero(dropped) + first
 
     def n_missing_below(self, entry: int, frame: int) -> int:
@@ -230,10 +238,20 @@ class SeriesTable:
         return {
             "n_received": received,
             "n_dropped": dropped,
-            "n_missing": int(e["max_frame"]) + 1 - first - received - dropped,
+            "n_missing": 0
+            if self._is_share()
+            else int(e["max_frame"]) + 1 - first - received - dropped,
         }
 
+    def is_known(self, series: int, uid: str | None, now_ns: int) -> bool:
+        """Say whether a frame of this series would find it open, or lately closed."""
+        found = self._find(series, uid)
+        return found is not None or self._find_closed(series, uid, now_ns) is not None
+
     # ------------------------------------------------------------------------------------
+
+    def _is_share(self) -> bool:
+        return bool(self.ring.control["is_share"][0])
 
     def _span(self, entry: int) -> tuple[int, int]:
         e = self.entries[entry]

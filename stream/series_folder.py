@@ -107,6 +107,8 @@ class SeriesFolder:
         geometry: RunGeometry | None = None,
         bad_pixels: NDArray[np.bool_] | None = None,
         folder: Path | None = None,
+        is_share: bool = False,
+        first_file: int = 1,
     ) -> None:
         """Begin a series, or carry on with one.
 
@@ -122,6 +124,9 @@ class SeriesFolder:
                 pixel mask; None if there is nothing beside it.
             folder: the folder itself, for one that may have been begun by a killed process: if a
                 ledger is there the series is carried on, and no frame of it is written twice.
+            is_share: its frames were dealt over several hosts, and these are one's: what the
+                header announced is not what is expected here.
+            first_file: number of the first hit file.
 
         Raises:
             StoreError: the folder cannot be written, or a living process writes it.
@@ -130,6 +135,7 @@ class SeriesFolder:
         self._geometry = geometry or RunGeometry.of_header(start)
         self._bad_pixels = bad_pixels
         self._fraction = miss_sample_fraction
+        self._n_announced = None if is_share else start.n_frames
         self._layout: tuple[tuple[int, int], str] | None = None
         self._summary: SeriesSummary | None = None
         self._is_intact = True
@@ -139,7 +145,7 @@ class SeriesFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = WriterLock(self.folder)
             try:
-                self._begin(frames_per_file)
+                self._begin(frames_per_file, first_file)
             except BaseException:
                 self._lock.release()
                 raise
@@ -169,6 +175,7 @@ class SeriesFolder:
             miss_sample_fraction=float(said["miss_sample_fraction"]),
             geometry=RunGeometry.from_json(said["geometry"]),
             folder=folder,
+            is_share=int(said["n_announced"]) < 0,
         )
         series.recovered = (*recovered, *series.recovered)
         return series
@@ -177,6 +184,11 @@ class SeriesFolder:
     def start(self) -> SeriesStart:
         """The header of the series."""
         return self._start
+
+    @property
+    def n_announced(self) -> int | None:
+        """Frames that must have a row; None if the header does not say, or this is a share."""
+        return self._n_announced
 
     def write(self, frames: Sequence[JudgedFrame]) -> list[tuple[str | None, int | None]]:
         """Store judged frames; they survive this process when this returns.
@@ -277,7 +289,7 @@ class SeriesFolder:
                 "next one mends the files and carries on"
             )
 
-    def _begin(self, frames_per_file: int) -> None:
+    def _begin(self, frames_per_file: int, first_file: int) -> None:
         """Make the folder's files, or take over what a killed process left of them."""
         self.recovered = tuple(recover_files(self.folder))
         self._ledger = self._open_ledger(frames_per_file)
@@ -288,7 +300,7 @@ class SeriesFolder:
             **self._provenance,
         }
         self._files = {
-            outcome: RollingFiles(self.folder, kind, frames_per_file, attributes)
+            outcome: RollingFiles(self.folder, kind, frames_per_file, attributes, first_file)
             for outcome, kind in _KINDS.items()
         }
         self._adopt_rows()
@@ -303,7 +315,7 @@ class SeriesFolder:
         attributes = {
             "series": self._start.series,
             "series_uid": self._start.series_uid or "",
-            "n_announced": -1 if self._start.n_frames is None else self._start.n_frames,
+            "n_announced": -1 if self._n_announced is None else self._n_announced,
             "start": np.void(pack_start(bare)),
             "geometry": self._geometry.to_json(),
             "provenance": json.dumps(self._provenance, default=str),
@@ -413,7 +425,7 @@ class SeriesFolder:
             folder=self.folder.name,
             series=self._start.series,
             series_uid=self._start.series_uid,
-            n_announced=self._start.n_frames,
+            n_announced=self._n_announced,
             counts=found,
             hit_rate=hit_rate(found),
             reason=reason,
@@ -424,7 +436,7 @@ class SeriesFolder:
             d_min_A_hits={f"{d:.1f}": n for d, n in sorted(self._ledger.resolutions.items())},
             reported=dict(counts),
             warnings=list(self._start.warnings),
-            alarms=[*alarms, *count_alarms(found, self._start.n_frames, counts)],
+            alarms=[*alarms, *count_alarms(found, self._n_announced, counts)],
             extra=dict(extra),
             learned=summarise_learned(self.folder / "ledger.h5", learned),
         )

@@ -62,6 +62,7 @@ class SinkSettings:
     provenance: Mapping[str, str]
     in_force: Callable[[SeriesStart, Path | None], InForce]
     """Of a header and the mask file that the operator has put in force, if any."""
+    first_file: int = 1
 
 
 class Sink:
@@ -186,6 +187,8 @@ class Sink:
             geometry=in_force.geometry,
             bad_pixels=in_force.bad_pixels,
             folder=path,
+            is_share=bool(self.ring.control["is_share"][0]),
+            first_file=settings.first_file,
         )
         for sentence in folder.recovered:
             log.warning("%s: %s", path.name, sentence)

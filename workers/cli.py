@@ -19,11 +19,13 @@ from hitfinder.workers import (  # noqa: F401  (they register their sub-commands
     export_command,
     feed_command,
     report_command,
+    scale_command,
     set_command,
     soak_command,
     train_command,
 )
 from hitfinder.workers.cli_app import app, check_endpoint
+from hitfinder.workers.cluster import require_ray
 from hitfinder.workers.config import (
     Config,
     ConfigError,
@@ -50,6 +52,9 @@ ProtocolOption = Annotated[
 ClusterOption = Annotated[
     str | None,
     typer.Option("--cluster", help="Ray's HOST:PORT, or auto: spread over a cluster's nodes."),
+]
+HostsOption = Annotated[
+    int | None, typer.Option("--hosts", min=1, help="Nodes to spread over; none for all.")
 ]
 MaxSeriesOption = Annotated[
     int | None, typer.Option("--max-series", min=1, help="Exit after N series have ended.")
@@ -129,6 +134,16 @@ def _serve(
                 return supervisor.run()
 
 
+def _live(
+    config: Config, config_file: Path | None, cluster: str, hosts: int | None, most: int | None
+) -> int:
+    require_ray()
+    from hitfinder.workers.cluster_live import LiveOptions, run_live
+
+    text = "" if config_file is None else config_file.read_text()
+    return run_live(LiveOptions(cluster, hosts, config, text, most))
+
+
 @app.command()
 def run(
     out: OutOption,
@@ -142,10 +157,18 @@ def run(
     http: HttpOption = None,
     device: DeviceOption = None,
     max_series: MaxSeriesOption = None,
+    cluster: ClusterOption = None,
+    hosts: HostsOption = None,
 ) -> None:
     """Take a detector's stream, keep the hits, publish a verdict per frame.
 
+    With `--cluster` the stream is shared by several hosts: a daemon on each of `--hosts` nodes,
+    to which the detector deals its frames; one topic, one set of files.
+
     Example: `hitfinder-stream run --source tcp://10.42.41.10:31001 --out /data/run12`
+
+    Example: `hitfinder-stream run --source tcp://10.42.41.10:31001 --out /data/run12
+    --cluster auto --hosts 4`
     """
     effective = _effective(
         config,
@@ -160,6 +183,12 @@ def run(
         raise ConfigError("no source: give --source tcp://HOST:PORT or source.endpoints")
     for endpoint in effective.source.endpoints:
         check_endpoint(endpoint)
+    if cluster is not None:
+        if http is not None:
+            raise ConfigError("--http and --cluster: each host has its own page; leave out --http")
+        raise typer.Exit(_live(effective, config, cluster, hosts, max_series))
+    if hosts is not None:
+        raise ConfigError("--hosts: give --cluster too")
     raise typer.Exit(_serve(effective, max_series=max_series))
 
 

@@ -18,6 +18,9 @@ import msgspec
 
 from hitfinder import HitfinderError
 
+# Daemons that may ever write one run over several hosts; a restarted one counts anew.
+MAX_MEMBERS = 99
+
 Tree = TypeVar("Tree", bound=msgspec.Struct)
 
 
@@ -105,6 +108,16 @@ class LogConfig(msgspec.Struct, forbid_unknown_fields=True):
     """Lines for people, or one JSON object a line."""
 
 
+class MemberConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """`[member]`: one of several daemons that share a detector; `run --cluster` sets it."""
+
+    number: int = 0
+    """1 to 99, no other's in this run: its hit files and lists of learned pixels are numbered from
+    10 000 times this. 0: the daemon has the detector to itself."""
+    peers: str | None = None
+    """Where it tells of the headers and ends that it got, and hears of the others'."""
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True):
     """The whole tree; every section may be left out."""
 
@@ -116,6 +129,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     workers: WorkersConfig = msgspec.field(default_factory=WorkersConfig)
     http: HttpConfig = msgspec.field(default_factory=HttpConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
+    member: MemberConfig = msgspec.field(default_factory=MemberConfig)
 
     def as_json(self) -> str:
         """Return the effective configuration as stamped into files."""
@@ -197,6 +211,7 @@ def check_values(config: Config) -> None:
         ("workers.decoders", config.workers.decoders, 0, 64),
         ("workers.batch", config.workers.batch, 1, 1024),
         ("workers.max_wait_s", config.workers.max_wait_s, 0.0, 10.0),
+        ("member.number", config.member.number, 0, MAX_MEMBERS),
         ("geometry.clen_m", config.geometry.clen_m, 1e-3, 100.0),
         ("geometry.photon_energy_eV", config.geometry.photon_energy_eV, 100.0, 1e6),
     )

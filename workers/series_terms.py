@@ -18,7 +18,7 @@ from hitfinder.stream.intake import header_path
 from hitfinder.stream.messages import Blob, unpack_start
 from hitfinder.stream.ring import MAX_ROLES, Ring
 from hitfinder.stream.series import SeriesTable
-from hitfinder.workers.config import GeometryConfig
+from hitfinder.workers.config import Config
 from hitfinder.workers.decoders import Terms
 from hitfinder.workers.geometry import OperatorGeometry
 from hitfinder.workers.knowledge import Knowledge
@@ -26,6 +26,10 @@ from hitfinder.workers.session import FIRST_WORKER_ROLE
 
 # Terms kept beside the newest: a detector has one series open, and one shape of image.
 MAX_TERMS = 8
+
+# Numbers of learned lists that a daemon has to itself among those that share a detector: one for
+# each worker and mask.
+LISTS_A_MEMBER = 10_000
 
 # (series key, version of its header, image shape, times that the mask was changed)
 TermsName = tuple[int, int, tuple[int, int], int]
@@ -37,7 +41,7 @@ class SeriesTerms:
     Args:
         role: this worker's.
         runtime: folder that the daemon's processes share.
-        geometry: the operator's.
+        config: for the operator's geometry, and which of several daemons this is.
         pipeline: makes the tables.
         is_live: frames come from a detector, not from recordings.
 
@@ -50,14 +54,16 @@ class SeriesTerms:
         ring: Ring,
         role: int,
         runtime: Path,
-        geometry: GeometryConfig,
+        config: Config,
         pipeline: Pipeline,
         *,
         is_live: bool,
     ) -> None:
         self._ring, self._role, self._runtime, self._is_live = ring, role, runtime, is_live
+        # No worker of another host has a list of this number.
+        self._first_list = LISTS_A_MEMBER * config.member.number + role - FIRST_WORKER_ROLE
         self._series, self._controls = SeriesTable(ring), Controls(ring)
-        self._operator, self._pipeline = OperatorGeometry(geometry), pipeline
+        self._operator, self._pipeline = OperatorGeometry(config.geometry), pipeline
         self._terms: dict[TermsName, Terms] = {}
         self.prepared: dict[TermsName, Terms] = {}
 
@@ -135,7 +141,7 @@ class SeriesTerms:
         return None if mask is None else mask_path(self._runtime, mask)
 
     def _knowledge(self, n_masks: int) -> Knowledge:
-        number = self._role - FIRST_WORKER_ROLE + n_masks * MAX_ROLES
+        number = self._first_list + n_masks * MAX_ROLES
         return Knowledge(self._runtime, number, is_live=self._is_live)
 
     def _open_keys(self) -> set[int]:

@@ -39,11 +39,17 @@ def run_receiver(session: Session) -> None:
     pulse, source = Pulse(ring, SOURCE_ROLE), session.config.source
     intake = _intake(session, ring, bells, pulse, session.config.ring.when_full)
     receiver = Receiver(
-        Inbox(ring), bells, intake, protocol=source.protocol, lenient=source.lenient
+        Inbox(ring),
+        bells,
+        intake,
+        protocol=source.protocol,
+        lenient=source.lenient,
+        peers=session.config.member.peers,
     )
     pulse.ready()
     bells.ring("supervisor")
     receiver.run(stopping=lambda: pulse.stop_level() > 0 or pulse.orphaned())
+    receiver.close()
     ring.control["source_done"][0] = 1
 
 

@@ -16,6 +16,8 @@ from hitfinder.workers.session import SINK_ROLE, Pulse, Session
 log = logging.getLogger(__name__)
 
 WAIT_S = 0.1
+# Numbers of hit files that a daemon has to itself among those that share a detector.
+FILES_A_MEMBER = 10_000
 
 
 def mend(out: Path, in_use: set[str]) -> None:
@@ -46,6 +48,7 @@ def run_sink(session: Session) -> None:
         config.sink.miss_sample_fraction,
         {"version": __version__, "config_sha256": config.sha256(), "config": config.as_json()},
         OperatorGeometry(config.geometry).in_force,
+        first_file=FILES_A_MEMBER * config.member.number + 1,
     )
     # What a replay over a cluster left half done is what the next one goes on with.
     if session.cluster is None:

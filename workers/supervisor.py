@@ -92,12 +92,13 @@ class Supervisor:
         n = len(options.devices)
         if options.cluster is None and not 1 <= n <= MAX_WORKERS:
             raise ConfigError(f"workers.devices: got {n} devices, expected 1 to {MAX_WORKERS}")
-        self.options, self._stop_signals = options, 0
+        self.options, self._stop_signals, self._parent = options, 0, os.getppid()
         self._check_out()
         config = options.config
         layout = Layout(config.ring.slots, config.ring.slot_bytes)
         fd = create_memory(layout)
         self.ring = Ring(fd, layout)
+        self.ring.control["is_share"][0] = config.member.number > 0
         source = "reader" if options.replay else "receiver"
         source = "cluster" if options.cluster else source
         names = ["connection", "inbox", "receiver", "sink", "supervisor"]
@@ -226,7 +227,9 @@ class Supervisor:
     def _finished(self) -> bool:
         wanted = self.options.max_series
         enough = wanted is not None and self.publisher.n_released >= wanted
-        return bool(self._stop_signals) or enough or self.children[0].done
+        # A member of a cluster is stopped by what started it, and ends with it.
+        is_left = bool(self.options.config.member.number) and os.getppid() != self._parent
+        return bool(self._stop_signals) or enough or is_left or self.children[0].done
 
     def _watch_children(self) -> None:
         for child in self.children:

@@ -40,6 +40,7 @@ HAND_ON_TOGETHER = 16
 # A header energy or camera length this many sigma from what the pixels say is a mismatch.
 MISMATCH_SIGMA = 5.0
 
+
 # The image of a rehearsal.
 REHEARSED, REHEARSED_BYTES = (64, 64), 64 * 64 * 2
 
@@ -84,9 +85,7 @@ class Worker:
         self._ahead = max(self._batch, n_decoders)
         self._decoders = Decoders(n_decoders, device)
         self._malformed = Malformed(ring)
-        self.terms = SeriesTerms(
-            ring, role, runtime, config.geometry, self.pipeline, is_live=is_live
-        )
+        self.terms = SeriesTerms(ring, role, runtime, config, self.pipeline, is_live=is_live)
         self._replacements = Replacements(ring, role, runtime, self.pipeline, self.terms)
         self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
         self._threshold = self.pipeline.threshold

@@ -10,6 +10,7 @@ from hitfinder.stream.ledger import (
     Unjudged,
     outcome_counts,
     read_ledger,
+    record_of,
     rows_of,
 )
 from hitfinder.stream.messages import MAX_FRAMES
@@ -27,6 +28,23 @@ def test_known_values_come_back_and_unknown_ones_are_marked():
     assert (row["clen_m"], row["mismatch"]) == (0.25, 1)
     assert np.isnan(row["threshold"])
     assert (row["row"], row["n_photons"], row["file"], row["reason"]) == (-1, -1, b"", b"")
+
+
+def test_a_row_becomes_the_record_that_it_was_made_of():
+    record = Record(
+        series=3,
+        series_uid="uid-3",
+        frame=0,
+        outcome=Outcome.HIT,
+        p_hit=0.5,
+        n_peaks=0,
+        mismatch=False,
+        tells_parameters=True,
+        t_received_ns=17,
+        file="hits_000001.h5",
+        row=0,
+    )
+    assert record_of(rows_of([record])[0]) == record
 
 
 def test_text_outside_ascii_too_long_text_and_huge_numbers_do_not_break_a_row():

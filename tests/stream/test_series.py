@@ -277,3 +277,28 @@ def test_what_was_seen_of_a_series_is_forgotten_alone(table: SeriesTable) -> Non
     assert not table.is_seen(first, 1)
     assert table.so_far(first) == {"n_received": 0, "n_dropped": 0, "n_missing": 0}
     assert table.is_seen(second, 1)
+
+
+def test_nothing_is_missing_of_a_share(table: SeriesTable) -> None:
+    table.ring.control["is_share"][0] = 1
+    entry = opened(table, n=10)
+    for frame in (1, 4, 7):
+        take(table, 1, frame)
+    table.mark(entry, 8, Seen.DROPPED)
+    assert table.announced(entry) == 4
+    missing, dropped = table.unseen(entry)
+    assert (missing.tolist(), dropped.tolist()) == ([], [8])
+    assert table.so_far(entry)["n_missing"] == 0
+    assert table.wants_closing(entry, S) is None
+
+
+def test_a_series_is_known_from_its_first_message_until_its_late_frames_are_over(
+    table: SeriesTable,
+) -> None:
+    assert not table.is_known(1, None, 0)
+    entry = opened(table)
+    assert table.is_known(1, None, 0)
+    assert not table.is_known(2, None, 0)
+    close(table, entry)
+    assert table.is_known(1, None, int(LATE_S * S) - 1)
+    assert not table.is_known(1, None, int(LATE_S * S) + 1)

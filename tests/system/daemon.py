@@ -137,6 +137,7 @@ class Daemon:
         arguments: sub-command and what belongs to it, without --out, --results, --http.
         config: TOML text.
         device: one CPU worker unless asked for more, so that children are the same everywhere.
+        has_page: False for a run over a cluster, which has none.
         out: the folder that it writes to, if not its own.
 
     Attributes:
@@ -150,6 +151,7 @@ class Daemon:
         *arguments: str,
         config: str = "",
         device: str = "cpu:1",
+        has_page: bool = True,
         out: Path | None = None,
     ) -> None:
         self.out, self._log_file = out or folder / "out", folder / "log.txt"
@@ -163,7 +165,7 @@ class Daemon:
         self._reader = threading.Thread(target=self._collect, name="results")
         self._reader.start()
         line = [PROGRAM, *arguments, "--out", str(self.out), "--results", self.endpoint]
-        line += ["--http", self.http, "--device", device]
+        line += ["--device", device, *(("--http", self.http) if has_page else ())]
         if config:
             (folder / "config.toml").write_text(config)
             line += ["--config", str(folder / "config.toml")]
