@@ -33,10 +33,9 @@ class Peers:
         max_bytes: of one part; who announces more is disconnected.
     """
 
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, max_bytes: int
-    ) -> None:
-        self.socket = context.socket(zmq.DEALER)
+    def __init__(self, endpoint: str, max_bytes: int) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.socket = self._context.socket(zmq.DEALER)
         self.socket.set(zmq.SNDHWM, QUEUE)
         self.socket.set(zmq.RCVHWM, QUEUE)
         self.socket.set(zmq.MAXMSGSIZE, max_bytes)
@@ -60,3 +59,4 @@ class Peers:
     def close(self) -> None:
         """Close the socket once the last message is out."""
         self.socket.close()
+        self._context.term()

@@ -11,8 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-import zmq
-
 from hitfinder.stream import wire
 from hitfinder.stream.connection import MAX_MESSAGE_BYTES
 from hitfinder.stream.errors import WireError
@@ -54,8 +52,7 @@ class Receiver:
     ) -> None:
         self.inbox, self.bells, self.intake = inbox, bells, intake
         self._decoder = wire.WireDecoder(protocol, lenient)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._peers = Peers(self._context, peers, MAX_MESSAGE_BYTES) if peers is not None else None
+        self._peers = Peers(peers, MAX_MESSAGE_BYTES) if peers is not None else None
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Read until `stopping` says so and the wire is quiet, or the drain's bound is reached."""
@@ -99,7 +96,6 @@ class Receiver:
         """Leave the peers, once the last message is out to them."""
         if self._peers is not None:
             self._peers.close()
-        self._context.term()
 
     # ------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import zmq
 
 from hitfinder.stream.messages import SeriesEnd, SeriesStart
 from hitfinder.stream.peers import Peers
@@ -17,9 +16,9 @@ WAIT_S = 10.0
 class Host:
     """A receiver's line and its relay."""
 
-    def __init__(self, number: int, folder, context) -> None:
+    def __init__(self, number: int, folder) -> None:
         self.relay = Relay(number, folder / f"{number}")
-        self.peers = Peers(context, self.relay.endpoint, 1 << 20)
+        self.peers = Peers(self.relay.endpoint, 1 << 20)
         self.place = None
 
     def share(self, log: SeriesLog, n: int = 0) -> None:
@@ -49,11 +48,10 @@ class Host:
 
 @pytest.fixture
 def hosts(tmp_path) -> Iterator[list[Host]]:
-    with zmq.Context() as context:
-        found = [Host(n, tmp_path, context) for n in (1, 2, 3)]
-        yield found
-        for host in found:
-            host.close()
+    found = [Host(n, tmp_path) for n in (1, 2, 3)]
+    yield found
+    for host in found:
+        host.close()
 
 
 def test_a_header_reaches_the_others_as_it_came_and_not_its_teller(hosts):

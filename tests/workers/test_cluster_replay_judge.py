@@ -10,7 +10,7 @@ import pytest
 from tests.system.recorded import recorded_series
 
 from hitfinder import HitfinderError, __version__
-from hitfinder.stream.controls import Change
+from hitfinder.stream.controls import AS_CONFIGURED
 from hitfinder.stream.recording_series import RecordedSeries, dealt
 from hitfinder.stream.recordings import open_recordings
 from hitfinder.stream.results import OUTCOMES, Outcome
@@ -87,7 +87,7 @@ def test_only_bytes_that_are_kept_come_back_and_one_miss_to_look_at(judge, path)
 
 
 def test_what_was_changed_holds_from_its_frame_on(judge, path):
-    everything = Change(1, 10, None, 0.0, None)
+    everything = AS_CONFIGURED._replace(key=1, frame=10, threshold=0.0)
     rows = _rows(_judged(judge, path, 0, 8, everything))
     judged = rows[rows["outcome"] != OUTCOMES.index(Outcome.CORRUPT)]
     assert (judged["threshold"][judged["frame"] >= 10] == 0.0).all()
