@@ -10,7 +10,7 @@ import pytest
 from tests.system.recorded import recorded_series
 
 from hitfinder import HitfinderError, __version__
-from hitfinder.stream.controls import AS_CONFIGURED
+from hitfinder.stream.controls import AS_CONFIGURED, Change
 from hitfinder.stream.recording_series import RecordedSeries, dealt
 from hitfinder.stream.recordings import open_recordings
 from hitfinder.stream.results import OUTCOMES, Outcome
