@@ -26,10 +26,10 @@ INLINE void add_up(const window *w, int width, int count, const trial *t, levels
         top = t->y[c] < top ? t->y[c] : top, bottom = t->y[c] > bottom ? t->y[c] : bottom;
         left = t->x[c] < left ? t->x[c] : left, right = t->x[c] > right ? t->x[c] : right;
     }
-    const int last = bottom + reach > REACH ? REACH : bottom + reach;
-    for (int y = top - reach < -REACH ? -REACH : top - reach; y <= last; y++) {
+    for (uint32_t rest = w->lit_rows & between(top - reach, bottom + reach); rest; rest &= rest - 1) {
+        const int y = __builtin_ctz(rest) - REACH;
         const int half = w->half[width][y < top ? top - y : y > bottom ? y - bottom : 0];
-        const uint32_t lit = w->lit[y + REACH], near = lit & columns(left - half, right + half);
+        const uint32_t lit = w->lit[y + REACH], near = lit & between(left - half, right + half);
         if (!near) continue;
         const int32_t from = w->row_first[y + REACH] + __builtin_popcount(lit & ((near & -near) - 1));
         const int32_t to = from + __builtin_popcount(near);

@@ -54,14 +54,15 @@ typedef struct {
     float n[SPAN * SPAN];
     int32_t row_first[SPAN + 1]; /* of these, by row */
     uint32_t lit[SPAN];    /* a bit for each pixel of a row that is lit */
+    uint32_t lit_rows;     /* and for each row with such pixels */
     uint32_t hidden[SPAN]; /* the same for those that cannot be seen */
     uint32_t known[SPAN]; /* the same for those that the climb under way has been at */
 } window;
 
-/* The bits of some columns of a window, of those that it has. */
-static inline uint32_t columns(int left, int right) {
-    left = left < -REACH ? 0 : left + REACH, right = right > REACH ? SPAN - 1 : right + REACH;
-    return UINT32_MAX >> (31 - (right - left)) << left;
+/* The bits of some columns or rows of a window, ends included, of those that it has. */
+static inline uint32_t between(int first, int last) {
+    first = first < -REACH ? 0 : first + REACH, last = last > REACH ? SPAN - 1 : last + REACH;
+    return UINT32_MAX >> (31 - (last - first)) << first;
 }
 
 /* What a place is: `found` of places.log_ratios. */

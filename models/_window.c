@@ -23,7 +23,7 @@ static uint32_t bits_of(const uint8_t flags[32]) {
     FAST static void look_##TYPE(window *w, const TYPE *image, const uint8_t *valid, int64_t height,               \
                                  int64_t width, int64_t ss, int64_t fs) {                                          \
         int64_t left = fs < REACH ? REACH - fs : 0, right = fs + REACH >= width ? width - fs + REACH : SPAN;       \
-        w->n_photons = w->is_hidden = 0;                                                                           \
+        w->n_photons = w->is_hidden = 0, w->lit_rows = 0;                                                          \
         for (int y = 0; y < SPAN; y++) {                                                                           \
             int64_t row = ss + y - REACH, corner = row * width + fs - REACH;                                       \
             uint8_t seen[32] = {0}, some[32] = {0};                                                                \
@@ -34,7 +34,7 @@ static uint32_t bits_of(const uint8_t flags[32]) {
                     seen[x] = (valid[corner + x] != 0) & (n != TOP);                                               \
                     some[x] = seen[x] & (n != 0);                                                                  \
                 }                                                                                                  \
-            w->lit[y] = bits_of(some);                                                                             \
+            w->lit[y] = bits_of(some), w->lit_rows |= (uint32_t)(w->lit[y] != 0) << y;                             \
             for (uint32_t bits = w->lit[y]; bits; bits &= bits - 1) {                                              \
                 int x = __builtin_ctz(bits);                                                                       \
                 w->y[w->n_photons] = y - REACH, w->x[w->n_photons] = x - REACH;                                    \
@@ -91,7 +91,7 @@ float seen_share(const window *w, int width, int y, int x) {
     float seen = 1;
     for (int row = top; row <= bottom; row++) {
         int dy = row - y, half = w->half[width][abs(dy)];
-        for (uint32_t bits = w->hidden[row + REACH] & columns(x - half, x + half); bits; bits &= bits - 1) {
+        for (uint32_t bits = w->hidden[row + REACH] & between(x - half, x + half); bits; bits &= bits - 1) {
             int dx = __builtin_ctz(bits) - REACH - x;
             seen -= share[dy * dy + dx * dx];
         }
