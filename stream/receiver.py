@@ -18,9 +18,18 @@ from hitfinder.stream.ring import Bells
 POLL_S = 0.05
 # Told to stop, we read until the wire has been quiet this long, or the bound is reached.
 QUIET_S, DRAIN_S = 0.25, 5.0
-# A message at which this many receivers died is the fault, not they. More than a frame's workers:
-# one that waits long for room may meet deaths that are not its own.
-MAX_TRIES = 5
+# A message at which this many receivers died, none of them while it waited for room, is the fault.
+MAX_TRIES = 3
+
+
+def waiting(inbox: Inbox, go_on: Callable[[], bool]) -> Callable[[], bool]:
+    """Return the `beat` of an intake that takes from this inbox, for while it waits for room."""
+
+    def beat() -> bool:
+        inbox.forgive()
+        return go_on()
+
+    return beat
 
 
 class Receiver:
@@ -43,8 +52,12 @@ class Receiver:
         self.inbox, self.bells, self.intake = inbox, bells, intake
         self._decoder = wire.WireDecoder(protocol, lenient)
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Read until `stopping` says so and the wire is quiet, or the drain's bound is reached."""
+    def run(self, stopping: Callable[[], bool], go_on: Callable[[], bool]) -> None:
+        """Read until `stopping` says so and the wire is quiet, or the drain's bound is reached.
+
+        Args:
+            go_on: says whether there is anybody left to judge what would be read.
+        """
         stop_at, last = None, time.monotonic()
         while True:
             now = time.monotonic()
@@ -53,7 +66,7 @@ class Receiver:
             if stop_at is not None and (now > stop_at or now - last > QUIET_S):
                 return
             self.intake.seal()
-            if not self.intake.beat():  # nobody is left to judge what would be read
+            if not go_on():
                 return
             if self.take_one():
                 last = time.monotonic()
