@@ -23,12 +23,21 @@ from hitfinder.stream.ring import Bells
 POLL_S = 0.05
 # Told to stop, we read until the wire has been quiet this long, or the bound is reached.
 QUIET_S, DRAIN_S = 0.25, 5.0
-# A message at which this many receivers died is the fault, not they. More than a frame's workers:
-# one that waits long for room may meet deaths that are not its own.
-MAX_TRIES = 5
+# A message at which this many receivers died, none of them while it waited for room, is the fault.
+MAX_TRIES = 3
 # The first frame of a series waits so long for the header that a peer got: without it the frame
 # would be judged without mask and geometry. A header that died with its host costs this once.
 HEADER_WAIT_S = 0.5
+
+
+def waiting(inbox: Inbox, go_on: Callable[[], bool]) -> Callable[[], bool]:
+    """Return the `beat` of an intake that takes from this inbox, for while it waits for room."""
+
+    def beat() -> bool:
+        inbox.forgive()
+        return go_on()
+
+    return beat
 
 
 class Receiver:
@@ -54,8 +63,12 @@ class Receiver:
         self._decoder = wire.WireDecoder(protocol, lenient)
         self._peers = Peers(peers, MAX_MESSAGE_BYTES) if peers is not None else None
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Read until `stopping` says so and the wire is quiet, or the drain's bound is reached."""
+    def run(self, stopping: Callable[[], bool], go_on: Callable[[], bool]) -> None:
+        """Read until `stopping` says so and the wire is quiet, or the drain's bound is reached.
+
+        Args:
+            go_on: says whether there is anybody left to judge what would be read.
+        """
         stop_at, last = None, time.monotonic()
         while True:
             now = time.monotonic()
@@ -64,7 +77,7 @@ class Receiver:
             if stop_at is not None and (now > stop_at or now - last > QUIET_S):
                 return
             self.intake.seal()
-            if not self.intake.beat():  # nobody is left to judge what would be read
+            if not go_on():
                 return
             if self._peers is not None:
                 self._hear(self._peers, 0.0)

@@ -7,12 +7,13 @@ at which a killed predecessor died.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
 from hitfinder.stream.inbox import Inbox
 from hitfinder.stream.intake import Intake
-from hitfinder.stream.receiver import Receiver
+from hitfinder.stream.receiver import Receiver, waiting
 from hitfinder.stream.recordings import open_recordings
 from hitfinder.stream.ring import Bells, Ring
 from hitfinder.workers.session import SOURCE_ROLE, Pulse, Session
@@ -20,15 +21,10 @@ from hitfinder.workers.session import SOURCE_ROLE, Pulse, Session
 log = logging.getLogger(__name__)
 
 
-def _intake(session: Session, ring: Ring, bells: Bells, pulse: Pulse, when_full: str) -> Intake:
-    intake = Intake(
-        ring,
-        bells,
-        Path(session.runtime),
-        when_full=when_full,
-        # While draining the receiver still waits for room; only the end of the daemon ends that.
-        beat=pulse.until(2),
-    )
+def _intake(
+    session: Session, ring: Ring, bells: Bells, beat: Callable[[], bool], when_full: str
+) -> Intake:
+    intake = Intake(ring, bells, Path(session.runtime), when_full=when_full, beat=beat)
     intake.recover()
     return intake
 
@@ -37,9 +33,11 @@ def run_receiver(session: Session) -> None:
     """Take in what the connection reads, until the daemon stops."""
     ring, bells = session.attach()
     pulse, source = Pulse(ring, SOURCE_ROLE), session.config.source
-    intake = _intake(session, ring, bells, pulse, session.config.ring.when_full)
+    # While draining the receiver still waits for room; only the end of the daemon ends that.
+    inbox, go_on = Inbox(ring), pulse.until(2)
+    intake = _intake(session, ring, bells, waiting(inbox, go_on), session.config.ring.when_full)
     receiver = Receiver(
-        Inbox(ring),
+        inbox,
         bells,
         intake,
         protocol=source.protocol,
@@ -48,7 +46,7 @@ def run_receiver(session: Session) -> None:
     )
     pulse.ready()
     bells.ring("supervisor")
-    receiver.run(stopping=lambda: pulse.stop_level() > 0 or pulse.orphaned())
+    receiver.run(stopping=lambda: pulse.stop_level() > 0 or pulse.orphaned(), go_on=go_on)
     receiver.close()
     ring.control["source_done"][0] = 1
 
@@ -67,7 +65,7 @@ def run_reader(session: Session) -> None:
     for recording in recordings:
         for warning in recording.warnings:
             log.warning("%s: %s", recording.path, warning)
-    intake = _intake(session, ring, bells, pulse, "block")
+    intake = _intake(session, ring, bells, pulse.until(2), "block")
     pulse.ready()
     bells.ring("supervisor")
     done = int(ring.control["source_position"][0])
