@@ -198,11 +198,14 @@ class Supervisor:
             self._watch_children()
             self._watched_at_s = now
         if self.state.is_due():
-            self.state.renew()
-            self.publisher.status(self.state.latest)
-            self.options.on_status(self.state.latest)
+            self._tell_state()
         if not published:
             self.bells.wait("supervisor", TICK_S)
+
+    def _tell_state(self) -> None:
+        self.state.renew()
+        self.publisher.status(self.state.latest)
+        self.options.on_status(self.state.latest)
 
     def _finished(self) -> bool:
         wanted = self.options.max_series
@@ -257,8 +260,7 @@ class Supervisor:
         self.bells.ring("")
         for child in self.children[1:]:
             self._wait_exit(child)
-        self.state.renew()
-        self.publisher.status(self.state.latest)
+        self._tell_state()
         return 0 if stored else 1
 
     def _settle_orphans(self) -> None:
