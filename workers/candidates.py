@@ -106,7 +106,7 @@ class Candidates:
             has_model: the model is to be changed.
 
         Returns:
-            What `latest` says.
+            What `latest` says; the offer stands until `end`.
 
         Raises:
             RefusedError: a worker cannot take it, or nothing came that both could judge.
@@ -123,15 +123,17 @@ class Candidates:
         except RefusedError as error:
             self._say(offer, f"refused: {error}", n_wanted)
             raise
-        finally:
-            self._candidate.withdraw()
 
     def put_in_force(self) -> None:
         """Note that the latest holds."""
         self._tell("in force")
 
-    def forget(self, model: Replacement | None, mask: Replacement | None) -> None:
-        """Drop the copies that no change names."""
+    def end(self, model: Replacement | None, mask: Replacement | None) -> None:
+        """Withdraw the offer, once it holds or will not, and drop the copies no change names.
+
+        Until then workers keep what they have loaded.
+        """
+        self._candidate.withdraw()
         changes = self._controls.all()
         for kept, path_of, named in (
             (model, model_path, {c.model for c in changes}),

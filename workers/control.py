@@ -84,7 +84,7 @@ class Control:
         configured = Path(config.gate.model) if config.gate.model else shipped_path()
         self.candidates = Candidates(ring, runtime, n_workers, configured)
         self._token = read_token(config.http.token_file)
-        self._checking, self._changing = threading.Lock(), threading.Lock()
+        self._checking, self._replacing = threading.Lock(), threading.Lock()
         self._deaf_until_s = 0.0
         # What the threshold follows from: it is kept when the model changes.
         is_given = config.gate.threshold is not None
@@ -125,36 +125,43 @@ class Control:
             RefusedError: the body is no such wish, or asks for what cannot be.
         """
         wish = _read(body)
-        if wish.replaces and not self._n_workers:
+        if not wish.replaces:
+            return self._put(wish, None, None, None)
+        if not self._n_workers:
             raise RefusedError(
                 409,
                 "this daemon's judges stand on other hosts, and take no other model or mask while "
                 "they judge; replay into another --out with gate.model or geometry.mask set",
             )
-        if not self._changing.acquire(blocking=wish.replaces is False):
+        if not self._replacing.acquire(blocking=False):
             raise RefusedError(409, "another model or mask is on its way; see `candidate`")
         model = mask = None
         try:
             model = self.candidates.copy_model(wish.model) if wish.model is not None else None
             mask = self.candidates.copy_mask(wish.mask) if wish.mask is not None else None
-            return self._change(wish, model, mask)
+            compared = self._compare(wish, model, mask)
+            if wish.compare_only:
+                return {"compared": compared}
+            said = self._put(wish, model, mask, compared)
+            self.candidates.put_in_force()
+            return said
         finally:
-            self.candidates.forget(model, mask)
-            self._changing.release()
+            self.candidates.end(model, mask)
+            self._replacing.release()
 
     def latest(self) -> list[dict[str, Any]]:
         """Return the latest changes, oldest first."""
         return [_said(change) for change in self._controls.all()[-SHOWN:]]
 
-    def _change(
-        self, wish: Wish, model: Replacement | None, mask: Replacement | None
+    def _put(
+        self,
+        wish: Wish,
+        model: Replacement | None,
+        mask: Replacement | None,
+        compared: dict[str, Any] | None,
     ) -> dict[str, Any]:
+        # Found anew: a threshold may have been set while models were compared.
         threshold, rate = self._threshold(wish, model)
-        compared = None
-        if wish.replaces:
-            compared = self._compare(wish, threshold, model, mask)
-            if wish.compare_only:
-                return {"compared": compared}
         try:
             change = self._controls.put(
                 threshold=threshold,
@@ -165,22 +172,17 @@ class Control:
         except ValueError as error:
             raise RefusedError(409, str(error)) from error
         self._rate = rate
-        if compared is not None:
-            self.candidates.put_in_force()
         said = _said(change)
         log.info("changed by the operator: %s", said, extra={"said": said})
         return {**said, "compared": compared}
 
     def _compare(
-        self,
-        wish: Wish,
-        threshold: float | None,
-        model: Replacement | None,
-        mask: Replacement | None,
+        self, wish: Wish, model: Replacement | None, mask: Replacement | None
     ) -> dict[str, Any]:
-        now = self._controls.latest()
+        now, (threshold, _) = self._controls.latest(), self._threshold(wish, model)
+        in_force = self._gate.threshold if now.threshold is None else now.threshold
         would_be = now._replace(
-            threshold=now.threshold if threshold is None else threshold,
+            threshold=in_force if threshold is None else threshold,
             model=now.model if model is None else model.sha256,
             mask=now.mask if mask is None else mask.sha256,
             n_masks=now.n_masks + (mask is not None),

@@ -98,6 +98,12 @@ class StoredSeries:
         said = self.summary.extra.get("posterior") if self.summary else None
         return said if isinstance(said, dict) else {}
 
+    @property
+    def changes(self) -> list[dict[str, Any]]:
+        """What the operator changed while it ran, as its summary says."""
+        said = self.summary.extra.get("changes") if self.summary else None
+        return [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
+
 
 def read_series(folder: Path, place: int) -> StoredSeries:
     """Read a series' folder.

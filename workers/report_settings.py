@@ -38,7 +38,21 @@ def settings_lines(series: Sequence[StoredSeries]) -> list[str]:
             lines.append(f"{key} = {value}{where}")
         if len(found) > MAX_VALUES:
             lines.append(f"{key}: {len(found) - MAX_VALUES} other values")
-    return lines
+    return [*lines, *_change_lines(series)]
+
+
+def _change_lines(series: Sequence[StoredSeries]) -> list[str]:
+    """Return what the operator changed while the series ran, the first of them."""
+    lines = []
+    for one in series:
+        for change in one.changes:
+            held = [f"{k} {v}" for k, v in change.items() if k != "frame" and v is not None]
+            lines.append(
+                f"changed: series {one.start.series} from frame {change.get('frame')} on: "
+                f"{', '.join(held) or 'as configured'}"
+            )
+    more = [f"changed: {len(lines) - MAX_VALUES} times more"] if len(lines) > MAX_VALUES else []
+    return lines[:MAX_VALUES] + more
 
 
 def _plain(value: Any) -> str:

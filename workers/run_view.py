@@ -113,8 +113,9 @@ def view_of(state: Mapping[str, Any]) -> RenderableType:
     table.add_row("ring", _bar(used, slots, f"{used} of {slots} slots"))
     done = sum(counts.values())
     if state["source_total"] > 0:
-        total = state["source_total"]
-        table.add_row("replay", _bar(done, total, f"{done} of {total} frames"))
+        total, rate_Hz = state["source_total"], state["frames_per_s"]
+        left = f", {(total - done) / rate_Hz:.0f} s left" if 0 < rate_Hz and done < total else ""
+        table.add_row("replay", _bar(done, total, f"{done} of {total} frames{left}"))
     for series in state["series_open"]:
         n, of = sum(series["counts"].values()), series["announced"]
         said = f"{n} of {of or 'an unknown number of'} frames, {series['counts']['hit']} hits"

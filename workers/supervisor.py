@@ -218,11 +218,14 @@ class Supervisor:
             if self.connection.has_failed:
                 raise HitfinderError("reading from the detector failed; its reason stands above")
         if self.state.is_due():
-            self.state.renew()
-            self.publisher.status(self.state.latest)
-            self.options.on_status(self.state.latest)
+            self._tell_state()
         if not published:
             self.bells.wait("supervisor", TICK_S)
+
+    def _tell_state(self) -> None:
+        self.state.renew()
+        self.publisher.status(self.state.latest)
+        self.options.on_status(self.state.latest)
 
     def _finished(self) -> bool:
         wanted = self.options.max_series
@@ -277,8 +280,7 @@ class Supervisor:
         self.bells.ring("")
         for child in self.children[1:]:
             self._wait_exit(child)
-        self.state.renew()
-        self.publisher.status(self.state.latest)
+        self._tell_state()
         return 0 if stored else 1
 
     def _store_rest(self) -> bool:

@@ -75,6 +75,8 @@ def test_a_view_that_is_renewed_and_the_log_above_it(tmp_path: Path) -> None:
                 daemon.wait()
     terminal.close()
     assert "ready source=" in terminal.text
+    last = terminal.text[terminal.text.rindex("hit rate") :]
+    assert f"last series  1: {N_FRAMES} frames" in last
     assert f"INFO series 1 closed (ended): {N_FRAMES} frames" in terminal.text
     # It was renewed in its place, and the cursor is shown again.
     assert b"\x1b[1A" in terminal.written

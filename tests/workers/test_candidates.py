@@ -17,10 +17,10 @@ from hitfinder.models import weights
 from hitfinder.models.masks import mask_sha256
 from hitfinder.models.water import WaterTable
 from hitfinder.stream.candidate import Candidate, Offer
-from hitfinder.stream.controls import Controls
+from hitfinder.stream.controls import Change, Controls
 from hitfinder.stream.ring import Layout, Ring, create_memory
 from hitfinder.workers import candidates
-from hitfinder.workers.config import Config, HttpConfig
+from hitfinder.workers.config import Config, GateConfig, HttpConfig
 from hitfinder.workers.control import Control
 from hitfinder.workers.refusal import RefusedError
 from hitfinder.workers.session import FIRST_WORKER_ROLE
@@ -41,10 +41,14 @@ def ring() -> Iterator[Ring]:
 @pytest.fixture
 def control(ring: Ring, tmp_path: Path) -> Control:
     """Return the control of a daemon with two workers."""
-    (tmp_path / "token").write_text("0123456789abcdef")
-    (tmp_path / "runtime").mkdir()
-    config = Config(http=HttpConfig(token_file=str(tmp_path / "token")))
-    return Control(ring, config, tmp_path / "runtime", N_WORKERS)
+    return control_of(ring, tmp_path, GateConfig())
+
+
+def control_of(ring: Ring, folder: Path, gate: GateConfig) -> Control:
+    (folder / "token").write_text("0123456789abcdef")
+    (folder / "runtime").mkdir()
+    config = Config(gate=gate, http=HttpConfig(token_file=str(folder / "token")))
+    return Control(ring, config, folder / "runtime", N_WORKERS)
 
 
 def save(path: Path, shipped: weights.Weights, water: WaterTable | None = None) -> Path:
@@ -122,6 +126,23 @@ def test_a_model_is_compared_and_holds_with_its_own_threshold(
     assert control.change(b'{"max_false_positive_rate": 0.01}')["model"] == loaded.model_id
 
 
+def test_the_offer_stands_until_the_change_does_and_not_longer(
+    ring: Ring, control: Control, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, offered = Controls.put, list[int]()
+
+    def noting(controls: Controls, **what: Any) -> Change:
+        offered.append(Candidate(ring).number)
+        return put(controls, **what)
+
+    monkeypatch.setattr(Controls, "put", noting)
+    with Workers(ring, judging):
+        control.change(wish(model=model, shadow_frames=1))
+    # Else a worker could forget what it has loaded before it needs it.
+    assert offered == [1]
+    assert Candidate(ring).number == 0
+
+
 def test_a_threshold_that_was_set_stays_when_the_model_changes(
     ring: Ring, control: Control, model: Path
 ) -> None:
@@ -129,6 +150,22 @@ def test_a_threshold_that_was_set_stays_when_the_model_changes(
     with Workers(ring, judging):
         said = control.change(wish(model=model, shadow_frames=1))
     assert said["threshold"] == 0.25
+
+
+def test_a_configured_threshold_holds_for_the_comparison_too(
+    ring: Ring, model: Path, tmp_path: Path
+) -> None:
+    offers = list[Offer]()
+
+    def answer(candidate: Candidate, offer: Offer, role: int) -> None:
+        offers.append(offer)
+        judging(candidate, offer, role)
+
+    with Workers(ring, answer):
+        control = control_of(ring, tmp_path, GateConfig(threshold=0.4))
+        said = control.change(wish(model=model, shadow_frames=1))
+    assert {offer.threshold for offer in offers} == {0.4}
+    assert said["threshold"] is None
 
 
 def test_what_is_only_compared_changes_nothing_and_leaves_nothing(
@@ -207,9 +244,11 @@ def test_one_at_a_time(ring: Ring, control: Control, model: Path) -> None:
         assert at_work.wait(20)
         with pytest.raises(RefusedError, match="another model or mask is on its way"):
             control.change(wish(model=model))
+        # A threshold need not wait, and the model does not take it back.
+        control.change(b'{"threshold": 0.25}')
         go_on.set()
         first.join(20)
-    assert len(control.latest()) == 1
+    assert [change["threshold"] for change in control.latest()] == [0.25, 0.25]
 
 
 def test_files_that_cannot_serve_are_refused_before_anybody_is_asked(

@@ -255,10 +255,13 @@ def test_a_series_that_nothing_came_of_is_reported(tmp_path: Path) -> None:
 
 
 def test_an_unlimited_series_without_a_frame_or_a_geometry_is_reported(tmp_path: Path) -> None:
-    SeriesFolder(tmp_path, SeriesStart(series=9), {}).close({}, [], "stopped")
+    changes = [{"frame": 46, "threshold": 0.25, "model": None, "mask": "b2" * 6}]
+    series = SeriesFolder(tmp_path, SeriesStart(series=9), {})
+    series.close({}, [], "stopped", extra={"changes": changes})
     page = page_of(tmp_path, tmp_path / "report.html")
     assert page.numbers("dropped", column=2)["sum"] == 0
     assert "1 did not say" in page.text
+    assert f"changed: series 9 from frame 46 on: threshold 0.25, mask {'b2' * 6}" in page.text
 
 
 def test_a_run_of_misses_that_know_nothing_else_is_reported(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def test_rates_come_with_their_intervals() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"source_total": 400}, "100 of 400 frames"),
+        ({"source_total": 400}, "100 of 400 frames, 3 s left"),
+        ({"source_total": 100}, "100 of 100 frames "),
         ({"children": [child("receiver"), child("worker", ready=False)]}, "starting    worker"),
         ({"hit_rate": dict.fromkeys(("second", "minute", "series"))}, "- last minute"),
         (
