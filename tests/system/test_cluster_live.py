@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -193,3 +195,13 @@ def test_a_daemon_that_cannot_start_is_named_with_its_last_words(tmp_path, ray_n
     assert said.returncode == 1
     assert "its daemon did not start" in said.stderr, said.stderr
     assert "name a weights file" in said.stderr, said.stderr
+
+
+def test_without_ray_it_is_said_what_to_install(tmp_path):
+    line = f"run --source tcp://127.0.0.1:9 --out {tmp_path} --cluster auto".split()
+    program = "import sys; sys.modules['ray'] = None; from hitfinder.workers.cli import main; "
+    said = subprocess.run(
+        [sys.executable, "-c", program + f"main({line!r})"], capture_output=True, text=True
+    )
+    assert said.returncode == 2
+    assert "pip install 'hitfinder-stream[cluster]'" in said.stderr
