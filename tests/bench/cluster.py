@@ -68,6 +68,23 @@ def core_s(root: int) -> dict[tuple[str, int], float]:
     return spent
 
 
+def wanted_s(job: str = "ray::_Hosted") -> dict[tuple[int, str], float]:
+    """Return by (judge, thread) the seconds so far in which it ran or waited for a core.
+
+    On a machine that other work keeps busy this, not the rate, says whether judges starve.
+    """
+    found = {}
+    for pid in jobs_of(os.getpid()):
+        try:
+            if (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").startswith(job):
+                for thread in (PROC / str(pid) / "task").iterdir():
+                    ran_ns, waited_ns, _ = map(int, (thread / "schedstat").read_text().split())
+                    found[pid, thread.name] = 1e-9 * (ran_ns + waited_ns)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
 def replayed(paths: list[Path], options: list[str], copy: Memcpy) -> dict[str, Any]:
     """Replay once; return frames/s and core-ms a frame by process, and the memcpy beside it."""
     n_all = sum(_n_frames(path) for path in paths)
@@ -87,18 +104,23 @@ def replayed(paths: list[Path], options: list[str], copy: Memcpy) -> dict[str, A
                     raise RuntimeError(f"silent after {n} frames")
                 sub.recv_multipart()
                 if n in (round(MIDDLE[0] * n_all), round(MIDDLE[1] * n_all)):
-                    marks.append((n, time.monotonic(), core_s(daemon.pid)))
+                    marks.append((n, time.monotonic(), core_s(daemon.pid), wanted_s()))
                 if n % 16 == 0:
                     begin_s = time.thread_time()
                     copy(n)
                     copies.append(1e3 * (time.thread_time() - begin_s))
             daemon.wait(60)
-    (n0, t0, spent0), (n1, t1, spent1) = marks
+    (n0, t0, spent0, wanted0), (n1, t1, spent1, wanted1) = marks
     by_job: dict[str, float] = {}
     for (job, pid), s in spent1.items():
         since_s = s - spent0.get((job, pid), 0.0)
         by_job[job] = by_job.get(job, 0.0) + 1e3 * since_s / (n1 - n0)
+    busy: dict[int, float] = {}
+    for (pid, thread), s in wanted1.items():
+        share = (s - wanted0.get((pid, thread), 0.0)) / (t1 - t0)
+        busy[pid] = max(busy.get(pid, 0.0), share)
     return {
+        "judges_busy": [round(share, 3) for share in busy.values()],
         "frames_per_s": (n1 - n0) / (t1 - t0),
         "core_ms": sum(by_job.values()),
         "by_process": by_job,

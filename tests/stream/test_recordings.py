@@ -17,6 +17,8 @@ from hitfinder.stream.capture import CaptureWriter
 from hitfinder.stream.errors import StoreError, WireError
 from hitfinder.stream.hitfile import JudgedFrame
 from hitfinder.stream.messages import Codec, Frame, SeriesEnd, SeriesStart
+from hitfinder.stream.recording_series import Span, dealt
+from hitfinder.stream.recording_series import frames_of as stored
 from hitfinder.stream.recordings import Kind, open_recording, open_recordings
 from hitfinder.stream.results import Outcome, Record
 from hitfinder.stream.series_folder import SeriesFolder
@@ -559,3 +561,23 @@ def test_files_cut_off_or_flipped_anywhere_only_ever_raise_our_errors(tmp_path):
                     bslz4.decode(message.blobs[0])
         except (StoreError, WireError):
             continue
+
+
+def test_frames_are_dealt_in_portions_that_read_like_the_whole(tmp_path):
+    paths = [write_stack(tmp_path / f"{n}.h5", images(5, seed=n)) for n in (1, 2)]
+    spans = (
+        Span(paths[0], "/entry/data/data", 0, range(5)),
+        Span(paths[1], "/entry/data/data", 7, (4, 2)),
+    )
+    portions = list(dealt(spans, 3, lambda frame: frame != 1))
+    assert [[s.first_frame + i for s in p for i in range(len(s.rows))] for p in portions] == [
+        [0, 2, 3],
+        [4, 7, 8],
+    ]
+    whole = {m.header.frame: bytes(m.blobs[0].payload) for m in stored(spans, SeriesStart(1))}
+    parts = {
+        m.header.frame: bytes(m.blobs[0].payload)
+        for portion in portions
+        for m in stored(portion, SeriesStart(1))
+    }
+    assert parts == {frame: payload for frame, payload in whole.items() if frame != 1}

@@ -281,3 +281,24 @@ def test_a_series_is_known_from_its_first_message_until_its_late_frames_are_over
     close(table, entry)
     assert table.is_known(1, None, int(LATE_S * S) - 1)
     assert not table.is_known(1, None, int(LATE_S * S) + 1)
+
+
+def test_a_series_begun_beside_another_does_not_end_it(table: SeriesTable) -> None:
+    first = opened(table, 1)
+    second = table.begin(SeriesStart(2, n_frames=3), now_ns=0)
+    assert second is not None
+    assert not table.entries["ended"][first]
+    assert table.open_entries() == [first, second]
+    for series in (1, 2):
+        assert take(table, series, 0) is Admission.ADMIT
+
+
+def test_what_was_seen_of_a_series_is_forgotten_alone(table: SeriesTable) -> None:
+    first, second = opened(table, 1), table.begin(SeriesStart(2, n_frames=3), now_ns=0)
+    assert second is not None
+    for series in (1, 2):
+        take(table, series, 1)
+    table.forget(first)
+    assert not table.is_seen(first, 1)
+    assert table.so_far(first) == {"n_received": 0, "n_dropped": 0, "n_missing": 0}
+    assert table.is_seen(second, 1)
