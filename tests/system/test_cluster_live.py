@@ -152,12 +152,27 @@ def lose_a_host(run: Run, detector: Detector, ray_nodes) -> None:
     assert run.host_on(node) != victim
 
 
-def test_what_a_killed_run_leaves_is_joined_by_the_next(tmp_path, ray_nodes):
+def restart_a_daemon(run: Run) -> None:
+    """Kill a host's daemon; Ray starts another on the same node, under a name of its own."""
+    victim = next(host for host in run.status["hosts"] if host["alive"])
+    for pid in run.processes_of(victim["name"]).values():
+        os.kill(pid, signal.SIGKILL)
+
+    def is_back() -> bool:
+        alive = [h for h in run.status["hosts"] if h["alive"] and h["node"] == victim["node"]]
+        return any(host["name"] != victim["name"] for host in alive)
+
+    wait_for(is_back, "another daemon on the node", 150.0)
+    run.wait_connected()
+
+
+def test_a_daemon_is_started_anew_and_what_a_killed_run_leaves_is_joined(tmp_path, ray_nodes):
     series = wire_series("v2", 1, N_FRAMES)
     with Detector() as detector:
         with Run(tmp_path / "first", ray_nodes.address, detector, n_hosts=2) as run:
             run.wait_ready()
             run.wait_connected()
+            restart_a_daemon(run)
             detector.send(series.start, *series.images[:20])
             wait_for(lambda: len(run.records) == 20, "the first frames")
             run.process.kill()
