@@ -1,7 +1,8 @@
 """What the frames of a series say on all hosts together, from what they say on each.
 
-One rule: each host's frames are others, so their estimates are independent and add up as Gaussians
-do: by the inverse of their covariance in (photon energy, camera length).
+One rule: each host's frames are others, so what their photons say is independent and adds up as
+Gaussians do, by the inverse of their covariance in (photon energy, camera length). What widens a
+host's sigmas beyond its photons, `dispersion`, is the same wrong shape on all: it grows with them.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ def joined_estimate(said: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] 
     known = [p for p in said if p is not None and p["n_frames"]]
     if len(known) < 2:
         return dict(known[0]) if known else None
-    information = [np.linalg.inv(_covariance(p)) for p in known]
-    covariance = np.linalg.inv(sum(information, np.zeros((2, 2))))
+    information = [np.linalg.inv(_covariance(p) / p["dispersion"]) for p in known]
+    of_photons = np.linalg.inv(sum(information, np.zeros((2, 2))))
     values = [np.array([p["photon_energy_eV"], p["clen_m"]]) for p in known]
-    mean = covariance @ sum((i @ v for i, v in zip(information, values, strict=True)), np.zeros(2))
+    mean = of_photons @ sum((i @ v for i, v in zip(information, values, strict=True)), np.zeros(2))
+    dispersion = 1 + sum(max(0.0, p["dispersion"] - 1) for p in known)
+    covariance = dispersion * of_photons
     sigma = np.sqrt(np.diag(covariance))
     chances = [p["header_chance"] for p in known if p["header_chance"] is not None]
     verdicts = [p["header_mismatch"] for p in known if p["header_mismatch"] is not None]
@@ -42,6 +45,7 @@ def joined_estimate(said: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] 
         "clen_m": float(mean[1]),
         "clen_sigma_m": float(sigma[1]),
         "correlation": float(covariance[0, 1] / sigma.prod()),
+        "dispersion": dispersion,
         "matrix": _product([p["matrix"] for p in known]),
         "tells_parameters": bool(sigma[0] <= TELLS_EV and sigma[1] <= TELLS_M),
         "header_chance": min(chances, default=None),

@@ -220,8 +220,9 @@ def test_a_header_that_reached_one_host_holds_for_the_series(tmp_path, start, de
     assert said["geometry"]["clen_m"] == start.clen_m
 
 
-def estimate(energy_eV, sigma_eV, clen_m, sigma_m, n=100, mismatch=False):
+def estimate(energy_eV, sigma_eV, clen_m, sigma_m, n=100, mismatch=False, dispersion=1.0):
     return {
+        "dispersion": dispersion,
         "n_frames": n,
         "n_hits_used": 0,
         "n_misses_used": n,
@@ -252,3 +253,13 @@ def test_estimates_of_hosts_add_up_as_independent_ones_do():
     assert both["matrix"][1][1] == pytest.approx(0.04 / (0.04 + 8 * 0.01))
     assert joined_estimate([None, one]) == one
     assert joined_estimate([None, None]) is None
+
+
+def test_what_no_number_of_photons_mends_is_not_mended_by_hosts():
+    alone = estimate(7000, 600, 0.25, 0.01)
+    skewed = [estimate(7000, 600, 0.25, 0.01, dispersion=11.0) for _ in range(2)]
+    both = joined_estimate(skewed)
+    assert both is not None
+    assert both["dispersion"] == pytest.approx(21.0)
+    assert both["photon_energy_sigma_eV"] == pytest.approx(600 * np.sqrt(21 / 11 / 2))
+    assert both["photon_energy_sigma_eV"] > 0.97 * alone["photon_energy_sigma_eV"]

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,12 +152,27 @@ def lose_a_host(run: Run, detector: Detector, ray_nodes) -> None:
     assert run.host_on(node) != victim
 
 
-def test_what_a_killed_run_leaves_is_joined_by_the_next(tmp_path, ray_nodes):
+def restart_a_daemon(run: Run) -> None:
+    """Kill a host's daemon; Ray starts another on the same node, under a name of its own."""
+    victim = next(host for host in run.status["hosts"] if host["alive"])
+    for pid in run.processes_of(victim["name"]).values():
+        os.kill(pid, signal.SIGKILL)
+
+    def is_back() -> bool:
+        alive = [h for h in run.status["hosts"] if h["alive"] and h["node"] == victim["node"]]
+        return any(host["name"] != victim["name"] for host in alive)
+
+    wait_for(is_back, "another daemon on the node", 150.0)
+    run.wait_connected()
+
+
+def test_a_daemon_is_started_anew_and_what_a_killed_run_leaves_is_joined(tmp_path, ray_nodes):
     series = wire_series("v2", 1, N_FRAMES)
     with Detector() as detector:
         with Run(tmp_path / "first", ray_nodes.address, detector, n_hosts=2) as run:
             run.wait_ready()
             run.wait_connected()
+            restart_a_daemon(run)
             detector.send(series.start, *series.images[:20])
             wait_for(lambda: len(run.records) == 20, "the first frames")
             run.process.kill()
@@ -193,3 +210,13 @@ def test_a_daemon_that_cannot_start_is_named_with_its_last_words(tmp_path, ray_n
     assert said.returncode == 1
     assert "its daemon did not start" in said.stderr, said.stderr
     assert "name a weights file" in said.stderr, said.stderr
+
+
+def test_without_ray_it_is_said_what_to_install(tmp_path):
+    line = f"run --source tcp://127.0.0.1:9 --out {tmp_path} --cluster auto".split()
+    program = "import sys; sys.modules['ray'] = None; from hitfinder.workers.cli import main; "
+    said = subprocess.run(
+        [sys.executable, "-c", program + f"main({line!r})"], capture_output=True, text=True
+    )
+    assert said.returncode == 2
+    assert "pip install 'hitfinder-stream[cluster]'" in said.stderr

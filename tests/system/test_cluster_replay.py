@@ -25,8 +25,6 @@ from tests.system.daemon import Closed, Daemon, command, wait_for
 from tests.system.ray_nodes import RayNodes
 from tests.system.recorded import recorded_series
 
-from hitfinder.stream.capture import CaptureWriter
-
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 SERIES, N_FRAMES = range(1, 11), 100
@@ -162,21 +160,6 @@ def test_a_replay_that_was_stopped_and_one_that_was_killed_are_gone_on_with(on_n
         assert rows["frame"].tolist() == list(range(N_FRAMES))
         assert set(rows["outcome"].tolist()) == {b"hit", b"miss"}
     assert command("check", str(tmp_path / "out")).returncode == 0
-
-
-def test_a_capture_is_refused_with_what_to_do(tmp_path):
-    with CaptureWriter(tmp_path / "run.wire") as capture:
-        capture.write([b"{}"], 0)
-    said = command(
-        "replay",
-        str(tmp_path / "run.wire"),
-        "--out",
-        str(tmp_path / "out"),
-        "--cluster",
-        "127.0.0.1:1",
-    )
-    assert said.returncode == 1
-    assert "without --cluster" in said.stderr
 
 
 def test_without_ray_it_is_said_what_to_install(tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hitfinder.stream.controls import Change
 from hitfinder.stream.intake import Intake
 from hitfinder.stream.recordings import open_recordings
 from hitfinder.stream.results import OUTCOMES, Outcome
@@ -39,6 +40,7 @@ class Actors:
         n_deaths: so far.
         begun: the lanes that each knows.
         dealt: (actor, lane, frames), in order of judging.
+        changes: what came with each of them of the operator's.
         most_waiting: that an actor was asked at the same time.
     """
 
@@ -46,6 +48,7 @@ class Actors:
         self.poison: set[int] = set()
         self.blind: set[int] = set()
         self.n_deaths, self.dealt = 0, list[tuple[int, tuple[int, int], list[int]]]()
+        self.changes: list[tuple[Change, ...]] = []
         self._queues = [deque[Asked]() for _ in range(n)]
         self.begun = [set[tuple[int, int]]() for _ in range(n)]
         self._n_asked = self.most_waiting = 0
@@ -100,6 +103,7 @@ class Actors:
         if dealt.lane not in self.begun[actor]:
             return [Answer(ticket, None, NotBegunError("forgotten"))]
         self.dealt.append((actor, dealt.lane, frames))
+        self.changes.append(dealt.changes)
         return [Answer(ticket, _misses(dealt, frames), None)]
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.system.recorded import recorded_series
 
+from hitfinder.stream.capture import CaptureWriter
+from hitfinder.stream.errors import StoreError
 from hitfinder.stream.messages import FrameHeader, SeriesStart
 from hitfinder.stream.recordings import open_recordings
 from hitfinder.stream.ring import Layout, Ring, Seen, State, create_memory
@@ -60,6 +62,14 @@ def test_files_are_named_as_on_every_node(tmp_path, monkeypatch):
     assert named.gate.model == named.geometry.mask_file == str(tmp_path / "mine")
     assert named.geometry.geom_file is None
     assert config.gate.model == "mine"
+
+
+def test_a_capture_is_refused_with_what_to_do(tmp_path):
+    with CaptureWriter(tmp_path / "run.wire") as capture:
+        capture.write([b"{}"], 0)
+    (recording,) = open_recordings([tmp_path / "run.wire"])
+    with pytest.raises(StoreError, match=r"run.wire.*without --cluster"):
+        series_of(recording)
 
 
 def test_what_was_being_filled_is_handed_on_if_whole_and_asked_again_if_not():

@@ -9,6 +9,7 @@ import pytest
 from tests.system.recorded import recorded_series
 from tests.workers.cluster_actors import N_SLOTS, Actors, Replay
 
+from hitfinder.stream.controls import Controls
 from hitfinder.workers.cluster import ClusterError
 from hitfinder.workers.cluster_replay_dealer import FLYING
 
@@ -85,6 +86,21 @@ def test_a_node_that_cannot_read_is_named_and_left_out(replay, caplog):
     assert {actor for actor, _, _ in actors.dealt} == {0}
     assert "node node1 cannot read" in caplog.text
     assert str(replay.recorded[-1].spans[0].path) in caplog.text
+
+
+def test_a_change_reaches_every_frame_that_it_holds_for(replay):
+    actors = Actors(1)
+    dealer = replay.dealer(actors)
+    replay.play(dealer, until=lambda: len(replay.stored) > 0)
+    change = Controls(replay.ring).put(threshold=0.25)
+    replay.play(dealer)
+    assert change.series == 1
+    assert change.frame < N_FRAMES
+    for (_, (series, _), frames), changes in zip(actors.dealt, actors.changes, strict=True):
+        if series > 1 or frames[-1] >= change.frame:
+            (told,) = changes
+            assert told.threshold == 0.25
+            assert told.frame == (change.frame if series == 1 else 0)
 
 
 def test_where_no_node_can_read_it_ends(replay):
