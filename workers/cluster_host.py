@@ -198,6 +198,7 @@ class Host:
         while not self._over.is_set():
             for told in self._relay.told(TURN_S):
                 self._keeper.tell.remote(told)
+            self._relay.pass_on()
             if asked is None:
                 asked = self._keeper.after.remote(place).future()
             if asked.done():

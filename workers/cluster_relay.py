@@ -10,7 +10,6 @@ between hosts.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from pathlib import Path
 import zmq
 
 from hitfinder.stream.peers import QUEUE, START
-
-log = logging.getLogger(__name__)
 
 # Messages that the log keeps: four series. The header of a 16M detector with masks and flatfields
 # is 150 MB, so it is not more.
@@ -80,16 +77,14 @@ class SeriesLog:
         """Return what came after `place`, and the place after that.
 
         Args:
-            place: as returned before; None or that of an earlier log for the series that may be
-                open: the latest header and what follows it.
+            place: as returned before; that of an earlier log for all that is kept. None for the
+                header of the series that is open: who comes now has no part in one that is over.
         """
-        n_told = self._n_dropped + len(self._kept)
-        if place is not None and place[0] == self._epoch:
-            first = max(0, place[1] - self._n_dropped)
-        else:
-            starts = [i for i, told in enumerate(self._kept) if told.is_start]
-            first = starts[-1] if starts else 0
-        return (self._epoch, n_told), list(self._kept)[first:]
+        at, kept = (self._epoch, self._n_dropped + len(self._kept)), list(self._kept)
+        if place is None:
+            return at, [told for told in kept[-1:] if told.is_start]
+        n_read = place[1] if place[0] == self._epoch else 0
+        return at, kept[max(0, n_read - self._n_dropped) :]
 
 
 class Relay:
@@ -104,6 +99,7 @@ class Relay:
         self.endpoint = f"ipc://{socket_file}"
         self._number, self._n_told = number, 0
         self._recent: deque[Told] = deque(maxlen=KEPT)
+        self._waiting: deque[Told] = deque(maxlen=KEPT)
         self._heard: deque[tuple[int, int]] = deque(maxlen=8 * KEPT)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -127,16 +123,14 @@ class Relay:
         self._recent.extend(found)
         return found
 
-    def pass_on(self, news: Iterable[Told]) -> None:
-        """Hand our receiver what others told, each once."""
+    def pass_on(self, news: Iterable[Told] = ()) -> None:
+        """Hand our receiver what others told, each once; what it does not take yet is kept."""
         for told in news:
-            if told.teller == self._number or told.name in self._heard:
-                continue
-            self._heard.append(told.name)
-            try:
-                self._socket.send_multipart(told.parts, zmq.NOBLOCK)
-            except zmq.Again:
-                log.error("the receiver does not take a %s of another host", told.parts[0])
+            if told.teller != self._number and told.name not in self._heard:
+                self._heard.append(told.name)
+                self._waiting.append(told)
+        while self._waiting and self._socket.poll(0, zmq.POLLOUT):
+            self._socket.send_multipart(self._waiting.popleft().parts)
 
     def close(self) -> None:
         """Listen no more."""

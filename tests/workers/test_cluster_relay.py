@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -33,12 +34,17 @@ class Host:
 
     def hears(self) -> list[list[bytes]]:
         """Return what the receiver hears; the first message is waited for."""
-        found = []
-        while (parts := self.peers.hear(0.0 if found else WAIT_S)) is not None:
+        deadline = time.monotonic() + WAIT_S
+        while (parts := self.peers.hear(0.02)) is None:
+            assert time.monotonic() < deadline, "nothing is heard"
+            self.relay.pass_on()
+        found = [[bytes(p) for p in parts]]
+        while (parts := self.peers.hear(0.0)) is not None:
             found.append([bytes(p) for p in parts])
         return found
 
     def hears_nothing(self) -> bool:
+        self.relay.pass_on()
         return self.peers.hear(0.05) is None
 
     def close(self) -> None:
@@ -80,6 +86,20 @@ def test_a_restarted_log_is_told_again_and_nobody_hears_twice(hosts):
     assert hosts[2].hears() == [[b"header"]]
 
 
+def test_what_is_told_before_the_receiver_is_there_waits_for_it(tmp_path):
+    relay = Relay(2, tmp_path / "2")
+    relay.pass_on([Told(1, 0, (b"start", b"header"))])
+    with zmq.Context() as context:
+        peers = Peers(context, relay.endpoint, 1 << 20)
+        deadline = time.monotonic() + WAIT_S
+        while (parts := peers.hear(0.02)) is None:
+            assert time.monotonic() < deadline, "nothing is heard"
+            relay.pass_on()
+        assert [bytes(p) for p in parts] == [b"header"]
+        peers.close()
+    relay.close()
+
+
 def test_who_comes_late_hears_of_the_latest_series_alone(hosts):
     log = SeriesLog(1)
     host = hosts[0]
@@ -88,6 +108,19 @@ def test_who_comes_late_hears_of_the_latest_series_alone(hosts):
         if series == 1:
             host.peers.tell(SeriesEnd(series), [memoryview(b"end %d" % series)])
     host.share(log, 3)
+    hosts[2].share(log)
+    assert hosts[2].hears() == [[b"header 2"]]
+
+
+def test_who_comes_after_a_series_is_over_hears_nothing_of_it(hosts):
+    log = SeriesLog(1)
+    hosts[0].peers.tell(SeriesStart(1), [memoryview(b"header")])
+    hosts[0].peers.tell(SeriesEnd(1), [memoryview(b"end")])
+    hosts[0].share(log, 2)
+    hosts[2].share(log)
+    assert hosts[2].hears_nothing()
+    hosts[0].peers.tell(SeriesStart(2), [memoryview(b"header 2")])
+    hosts[0].share(log, 1)
     hosts[2].share(log)
     assert hosts[2].hears() == [[b"header 2"]]
 
