@@ -22,7 +22,7 @@ from hitfinder.workers.bench_plots import draw_soak
 from hitfinder.workers.bench_soak import Reading, soak
 from hitfinder.workers.config import ConfigError
 from hitfinder.workers.daemon_process import DaemonError, DaemonProcess
-from hitfinder.workers.held import held_by_job
+from hitfinder.workers.held import Held, held_by_job
 from hitfinder.workers.spent import Spent, spent_by_job
 
 SHAPE = (512, 512)
@@ -176,40 +176,63 @@ def test_figures_say_where_they_were_taken(measured: tuple[dict[str, Any], str])
 
 
 def test_what_a_process_holds_is_told() -> None:
-    before = held_by_job(os.getpid())["supervisor"]
-    held = bytearray(b"1" * (64 << 20))
-    with Path(os.devnull).open():
-        after = held_by_job(os.getpid())["supervisor"]
+    # Of processes of their own: what this one holds depends on the tests before.
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    child = spawn.Process(target=_hold, args=(theirs,))
+    child.start()
+    try:
+        before, after = (_held_when_told(ours, child.pid) for _ in range(2))
+    finally:
+        ours.close()
+        child.join()
     assert 60 << 20 < after.private_bytes - before.private_bytes < 80 << 20
     assert after.private_bytes < after.pss_bytes
     assert after.handles == before.handles + 1
-    assert len(held) == 64 << 20
 
 
 def test_what_shared_memory_is_held_is_divided_among_its_holders() -> None:
     spawn = multiprocessing.get_context("spawn")
     memory = shared_memory.SharedMemory(create=True, size=32 << 20)
-    touched, done = spawn.Event(), spawn.Event()
-    child = spawn.Process(target=_touch, args=(memory.name, touched, done))
+    ours, theirs = spawn.Pipe()
+    child = spawn.Process(target=_touch, args=(memory.name, theirs))
     child.start()
     try:
         memory.buf[:] = b"1" * memory.size
-        assert touched.wait(60)
-        held = held_by_job(os.getpid())
-        assert held["supervisor"].shared_bytes == pytest.approx(16 << 20, rel=0.1)
-        assert held["other"].shared_bytes == pytest.approx(16 << 20, rel=0.1)
+        held = _held_when_told(ours, child.pid)
+        assert held.shared_bytes == pytest.approx(16 << 20, rel=0.1)
     finally:
-        done.set()
+        ours.close()
         child.join()
         memory.close()
         memory.unlink()
 
 
-def _touch(name: str, touched: Any, done: Any) -> None:
+def _held_when_told(told: Any, pid: int | None) -> Held:
+    """Return what a process holds once it says so, and let it go on."""
+    assert pid is not None
+    assert told.poll(60)
+    told.recv()
+    held = held_by_job(pid)["supervisor"]
+    told.send(None)
+    return held
+
+
+def _hold(tell: Any) -> None:
+    tell.send(None)
+    tell.recv()
+    held = bytearray(b"1" * (64 << 20))
+    with Path(os.devnull).open():
+        tell.send(None)
+        tell.recv()
+    assert len(held) == 64 << 20
+
+
+def _touch(name: str, tell: Any) -> None:
     memory = shared_memory.SharedMemory(name)
     sum(memory.buf[::4096])
-    touched.set()
-    done.wait()
+    tell.send(None)
+    tell.recv()
     memory.close()
 
 
