@@ -89,14 +89,13 @@ def test_a_restarted_log_is_told_again_and_nobody_hears_twice(hosts):
 def test_what_is_told_before_the_receiver_is_there_waits_for_it(tmp_path):
     relay = Relay(2, tmp_path / "2")
     relay.pass_on([Told(1, 0, (b"start", b"header"))])
-    with zmq.Context() as context:
-        peers = Peers(context, relay.endpoint, 1 << 20)
-        deadline = time.monotonic() + WAIT_S
-        while (parts := peers.hear(0.02)) is None:
-            assert time.monotonic() < deadline, "nothing is heard"
-            relay.pass_on()
-        assert [bytes(p) for p in parts] == [b"header"]
-        peers.close()
+    peers = Peers(relay.endpoint, 1 << 20)
+    deadline = time.monotonic() + WAIT_S
+    while (parts := peers.hear(0.02)) is None:
+        assert time.monotonic() < deadline, "nothing is heard"
+        relay.pass_on()
+    assert [bytes(p) for p in parts] == [b"header"]
+    peers.close()
     relay.close()
 
 
