@@ -33,19 +33,25 @@ POLL_MS = 50
 # libzmq tries a lost connection again by itself, within 0.1 s; one that broke its protocol, or
 # announced too large a message, it gives up for good, and then we connect anew.
 RECONNECT_S = 1.0
+# libzmq reads a connection in one of its threads.
+MAX_IO_THREADS = 4
 
 
 class Connection:
     """A thread that reads the detector's messages into the inbox while there is room.
 
     Args:
-        endpoints: `tcp://HOST:PORT` of one or several detectors or sockets of one.
+        endpoints: `tcp://HOST:PORT` of one or several detectors or sockets of one. One that stands
+            there several times is connected to so often, for links that one TCP connection
+            does not fill.
     """
 
     def __init__(self, ring: Ring, bells: Bells, endpoints: Sequence[str]) -> None:
         self._inbox, self._bells, self._control = Inbox(ring), bells, ring.control
         self._malformed = Malformed(ring)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(
+            min(max(len(endpoints), 1), MAX_IO_THREADS)
+        )
         self._socket = self._context.socket(zmq.PULL)
         self._socket.set(zmq.RCVHWM, RECEIVE_QUEUE)
         self._socket.set(zmq.RCVBUF, RECEIVE_BYTES)
@@ -57,7 +63,7 @@ class Connection:
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
         self._unreachable: set[str] = set()
-        self._given_up_s: dict[str, float] = {}
+        self._given_up: list[tuple[str, float]] = []
         self._endpoints, self._stopping = endpoints, threading.Event()
         self._thread = threading.Thread(target=self._run, name="connection", daemon=True)
 
@@ -96,7 +102,7 @@ class Connection:
             ready = dict(self._poller.poll(POLL_MS))
             if self._monitor in ready:
                 self._watch_connections()
-            if self._given_up_s:
+            if self._given_up:
                 self._connect_anew(time.monotonic())
             if self._socket in ready:
                 self._receive()
@@ -123,14 +129,15 @@ class Connection:
             event = recv_monitor_message(self._monitor)
             endpoint = event["endpoint"].decode(errors="replace")
             connected = self._control["connected"]
-            self._given_up_s.pop(endpoint, None)
+            for lost in [lost for lost in self._given_up if lost[0] == endpoint][:1]:
+                self._given_up.remove(lost)
             if event["event"] == zmq.EVENT_CONNECTED:
                 connected[0] += 1
                 self._unreachable.discard(endpoint)
                 log.info("connected to %s", endpoint)
             elif event["event"] == zmq.EVENT_DISCONNECTED:
                 connected[0] = max(0, int(connected[0]) - 1)
-                self._given_up_s[endpoint] = time.monotonic() + RECONNECT_S
+                self._given_up.append((endpoint, time.monotonic() + RECONNECT_S))
                 log.warning("%s closed the connection; waiting for it to come back", endpoint)
             elif endpoint not in self._unreachable:
                 self._unreachable.add(endpoint)
@@ -138,7 +145,8 @@ class Connection:
 
     def _connect_anew(self, now_s: float) -> None:
         """Connect to those whose loss libzmq has not answered with a try of its own."""
-        for endpoint in [e for e, at_s in self._given_up_s.items() if now_s > at_s]:
-            del self._given_up_s[endpoint]
+        for lost in [lost for lost in self._given_up if now_s > lost[1]]:
+            self._given_up.remove(lost)
+            endpoint = lost[0]
             log.warning("%s broke the protocol or its bounds; connecting anew", endpoint)
             self._socket.connect(endpoint)

@@ -149,7 +149,10 @@ def run(
     out: OutOption,
     source: Annotated[
         list[str] | None,
-        typer.Option("--source", help="Detector endpoint, tcp://HOST:PORT; may be repeated."),
+        typer.Option(
+            "--source",
+            help="tcp://HOST:PORT of a detector; may be repeated, also the same.",
+        ),
     ] = None,
     config: ConfigOption = None,
     protocol: ProtocolOption = None,

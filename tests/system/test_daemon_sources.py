@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.system.daemon import Daemon, Detector
+from tests.system.daemon import Daemon, Detector, wait_for
 from tests.system.frames import wire_series
 
 
@@ -21,4 +21,17 @@ def test_frames_dealt_over_two_sockets_make_one_series_and_two_protocols_go_toge
             other = wire_series("v1", 2, 3)
             second.send(*other.messages)
             assert daemon.closed(2).n_judged == 3
+            assert daemon.terminate() == 0, daemon.log
+
+
+def test_an_endpoint_given_twice_is_connected_to_twice_and_makes_one_series(tmp_path):
+    with Detector() as detector:
+        sources = ("--source", detector.endpoint, "--source", detector.endpoint)
+        with Daemon(tmp_path, "run", *sources) as daemon:
+            daemon.wait_ready()
+            wait_for(lambda: daemon.status["connected"] == 2, "two connections")
+            dealt = wire_series("v2", 1, 40)
+            detector.send(*dealt.messages)
+            closed = daemon.closed(1)
+            assert (closed.n_judged, closed.end["announced"]) == (40, 40)
             assert daemon.terminate() == 0, daemon.log
