@@ -27,8 +27,29 @@ NOW_NS = 1_700_000_000_000_000_000
 def deal(tmp_path, start, judged):
     """Return a function that writes one host's share; every second frame is a hit."""
 
-    def write(number: int, frames, *, header=start, begin_ns=NOW_NS, is_killed=False):
-        series = SeriesFolder(
+    def write(number: int, frames, *, header=start, begin_ns=NOW_NS):
+        series = begun(number, header)
+        series.write(of_them(frames, begin_ns))
+        series.close({}, [], "ended", extra={"n_duplicate": 0, "n_late": 0})
+        return series.folder
+
+    def write_and_die(number: int, frames):
+        # Packed before the fork: bitshuffle waits for OpenMP threads that no child has.
+        made = of_them(frames, NOW_NS)
+        pid = os.fork()
+        if pid == 0:
+            begun(number, start).write(made)
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+    def of_them(frames, begin_ns: int):
+        made = [judged(f, Outcome.HIT if f % 2 else Outcome.MISS) for f in frames]
+        for one, frame in zip(made, frames, strict=True):
+            one.record.t_received_ns = begin_ns + 1_000_000 * frame
+        return made
+
+    def begun(number: int, header):
+        return SeriesFolder(
             tmp_path / "hosts" / f"{number:02d}",
             header,
             {"config": "{}"},
@@ -37,20 +58,6 @@ def deal(tmp_path, start, judged):
             is_share=True,
             first_file=10_000 * number + 1,
         )
-        made = [judged(f, Outcome.HIT if f % 2 else Outcome.MISS) for f in frames]
-        for one, frame in zip(made, frames, strict=True):
-            one.record.t_received_ns = begin_ns + 1_000_000 * frame
-        series.write(made)
-        if is_killed:
-            os._exit(0)
-        series.close({}, [], "ended", extra={"n_duplicate": 0, "n_late": 0})
-        return series.folder
-
-    def write_and_die(number: int, frames):
-        pid = os.fork()
-        if pid == 0:
-            write(number, frames, is_killed=True)
-        os.waitpid(pid, 0)
 
     write.killed = write_and_die
     return write
