@@ -33,9 +33,9 @@ from hitfinder.workers.session import FIRST_WORKER_ROLE, Pulse, Session
 log = logging.getLogger(__name__)
 
 WAIT_S = 0.1
-# While frames queue to be judged nobody waits for a single result: the sink is woken for so many
-# at once, or a quarter of the ring, since it and the publisher spend most of a wake-up on waking
-# up. The last of a queue, and each frame where there is none, is handed on at once.
+# While so many frames, or a quarter of the ring, queue to be judged nobody waits for a single
+# result: the sink is woken for as many at once, since it and the publisher spend most of a wake-up
+# on waking up. From a shorter queue each frame is handed on at once.
 HAND_ON_TOGETHER = 16
 # A header energy or camera length this many sigma from what the pixels say is a mismatch.
 MISMATCH_SIGMA = 5.0
@@ -89,7 +89,7 @@ class Worker:
         self._replacements = Replacements(ring, role, runtime, self.pipeline, self.terms)
         self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
         self._threshold = self.pipeline.threshold
-        self._n_unannounced = 0
+        self._n_unannounced = self._n_queued = 0
 
     def rehearse(self) -> None:
         """Judge a dark frame that nobody sent: on a device that fails no frame's worker dies."""
@@ -109,7 +109,7 @@ class Worker:
         self._replacements.step()
         self._take()
         if not self._decoders.planned:
-            self._announce()
+            self._announce()  # another worker may have taken the rest of the queue
         self.estimates.step()
         frames = self._decoders.take(self._batch)
         if not frames:
@@ -124,7 +124,7 @@ class Worker:
             self._judge(terms, of_series)
         self._decoders.give_back(frames)
         self._n_unannounced += len(frames)
-        if self._n_unannounced >= self._together:
+        if self._n_unannounced >= self._together or self._n_queued < self._together:
             self._announce()
 
     # ------------------------------------------------------------------------------------
@@ -149,7 +149,9 @@ class Worker:
 
     def _claim(self) -> None:
         attempts, planned = self.ring.slots["attempts"], self._decoders.planned
-        for slot in self.ring.in_state(State.RECEIVED):
+        received = self.ring.in_state(State.RECEIVED)
+        self._n_queued = len(received)
+        for slot in received:
             # What a dead worker held is judged alone: only the frame that kills is given up.
             is_alone = attempts[slot] > 0 or (planned and attempts[planned[0].slot] > 0)
             if len(planned) >= (1 if is_alone else self._batch + self._ahead):
