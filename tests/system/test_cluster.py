@@ -30,3 +30,14 @@ def test_where_no_cluster_answers_is_told_how_to_have_one(address, why):
     assert said.returncode == 1
     assert why in said.stderr
     assert "ray start --address" in said.stderr
+
+
+@pytest.mark.parametrize("words", ["run --source tcp://127.0.0.1:9", "replay ."])
+def test_without_ray_it_is_said_what_to_install(words, tmp_path):
+    line = f"{words} --out {tmp_path / 'out'} --cluster auto".split()
+    program = "import sys; sys.modules['ray'] = None; from hitfinder.workers.cli import main; "
+    said = subprocess.run(
+        [sys.executable, "-c", program + f"main({line!r})"], capture_output=True, text=True
+    )
+    assert said.returncode == 2
+    assert "pip install 'hitfinder-stream[cluster]'" in said.stderr

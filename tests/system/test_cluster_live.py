@@ -6,8 +6,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -189,34 +188,17 @@ def test_a_daemon_is_started_anew_and_what_a_killed_run_leaves_is_joined(tmp_pat
     assert {name: n for name, n in counts.items() if n} == {"miss": 20, "missing": 10}
 
 
-def test_more_hosts_than_nodes_are_refused(tmp_path, ray_nodes):
-    said = command(
-        *("run", "--source", "tcp://127.0.0.1:9", "--out", str(tmp_path)),
-        *("--results", "tcp://127.0.0.1:*", "--cluster", ray_nodes.address, "--hosts", "4"),
-        limit_s=100,
-    )
-    assert said.returncode == 1
-    assert re.search(r"--hosts 4: the cluster has 3 nodes", said.stderr), said.stderr
-
-
-def test_a_daemon_that_cannot_start_is_named_with_its_last_words(tmp_path, ray_nodes):
+def test_more_hosts_than_nodes_and_a_daemon_that_cannot_start_are_refused(tmp_path, ray_nodes):
     (tmp_path / "config.toml").write_text('[gate]\nmodel = "/no/such.safetensors"\n')
-    said = command(
-        *("run", "--source", "tcp://127.0.0.1:9", "--out", str(tmp_path / "out")),
-        *("--config", str(tmp_path / "config.toml"), "--results", "tcp://127.0.0.1:*"),
-        *("--device", "cpu:1", "--cluster", ray_nodes.address, "--hosts", "2"),
-        limit_s=150,
-    )
-    assert said.returncode == 1
-    assert "its daemon did not start" in said.stderr, said.stderr
-    assert "name a weights file" in said.stderr, said.stderr
-
-
-def test_without_ray_it_is_said_what_to_install(tmp_path):
-    line = f"run --source tcp://127.0.0.1:9 --out {tmp_path} --cluster auto".split()
-    program = "import sys; sys.modules['ray'] = None; from hitfinder.workers.cli import main; "
-    said = subprocess.run(
-        [sys.executable, "-c", program + f"main({line!r})"], capture_output=True, text=True
-    )
-    assert said.returncode == 2
-    assert "pip install 'hitfinder-stream[cluster]'" in said.stderr
+    words = ["run", "--source", "tcp://127.0.0.1:9", "--results", "tcp://127.0.0.1:*"]
+    words += ["--device", "cpu:1", "--cluster", ray_nodes.address, "--out"]
+    # Side by side: the first waits for a node to come, which takes no room from the second.
+    with ThreadPoolExecutor() as both:
+        too_many = both.submit(command, *words, f"{tmp_path / '4'}", "--hosts", "4", limit_s=150)
+        config = ("--config", f"{tmp_path / 'config.toml'}")
+        broken = command(*words, f"{tmp_path / '2'}", "--hosts", "2", *config, limit_s=150)
+        refused = too_many.result()
+    assert refused.returncode == broken.returncode == 1
+    assert re.search(r"--hosts 4: the cluster has 3 nodes", refused.stderr), refused.stderr
+    assert "its daemon did not start" in broken.stderr, broken.stderr
+    assert "name a weights file" in broken.stderr, broken.stderr

@@ -10,8 +10,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -160,13 +158,3 @@ def test_a_replay_that_was_stopped_and_one_that_was_killed_are_gone_on_with(on_n
         assert rows["frame"].tolist() == list(range(N_FRAMES))
         assert set(rows["outcome"].tolist()) == {b"hit", b"miss"}
     assert command("check", str(tmp_path / "out")).returncode == 0
-
-
-def test_without_ray_it_is_said_what_to_install(tmp_path):
-    line = f"replay {tmp_path} --out {tmp_path / 'out'} --cluster auto".split()
-    program = "import sys; sys.modules['ray'] = None; from hitfinder.workers.cli import main; "
-    said = subprocess.run(
-        [sys.executable, "-c", program + f"main({line!r})"], capture_output=True, text=True
-    )
-    assert said.returncode == 2
-    assert "pip install 'hitfinder-stream[cluster]'" in said.stderr
