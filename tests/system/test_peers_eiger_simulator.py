@@ -30,7 +30,6 @@ from hitfinder.stream.messages import Frame, SeriesEnd, SeriesStart
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
-SIMULATOR = ("eiger-simulator==0.5.1",)
 SHAPE = (96, 128)
 N_FRAMES = 4
 ANSWER_WITHIN_S = 30.0
@@ -124,7 +123,7 @@ def acquire(sender: Simulator) -> None:
 
 
 def test_its_lz4_series_is_read_strictly(peer_env, tmp_path, frames):
-    python = peer_env("eiger-simulator", SIMULATOR)
+    python = peer_env("eiger-simulator")
     with simulator(python, tmp_path / "frames.h5", "lz4") as sender:
         start, *images, end = (wire.decode(parts) for parts in messages_of(sender))
     assert isinstance(start, SeriesStart)
@@ -135,7 +134,7 @@ def test_its_lz4_series_is_read_strictly(peer_env, tmp_path, frames):
 
 
 def test_its_headless_bslz4_series_is_read_in_lenient_mode_alone(peer_env, tmp_path, frames):
-    python = peer_env("eiger-simulator", SIMULATOR)
+    python = peer_env("eiger-simulator")
     with simulator(python, tmp_path / "frames.h5", "bslz4") as sender:
         _start, *images, _end = messages_of(sender)
     for parts, expected in zip(images, frames, strict=True):
@@ -147,7 +146,7 @@ def test_its_headless_bslz4_series_is_read_in_lenient_mode_alone(peer_env, tmp_p
 
 
 def test_the_daemon_judges_every_frame_of_its_lz4_series(peer_env, tmp_path, frames):
-    python = peer_env("eiger-simulator", SIMULATOR)
+    python = peer_env("eiger-simulator")
     out = tmp_path / "runs"
     command = [str(Path(sys.executable).with_name("hitfinder-stream")), "run"]
     command += ["--out", str(out), "--device", "cpu", "--max-series", "1"]

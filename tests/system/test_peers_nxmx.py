@@ -28,7 +28,7 @@ mask_file = "{mask}"
 
 
 def test_the_nxmx_reader_finds_geometry_images_and_mask(peer_env: PeerEnv, tmp_path: Path) -> None:
-    python = peer_env("nxmx", ("nxmx==0.0.8", "hdf5plugin>=5"))
+    python = peer_env("nxmx")
     mask = np.ones(SHAPE, bool)
     mask[10:14] = False
     np.save(tmp_path / "mask.npy", mask)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import cbor2
 import numpy as np
 import pytest
 import zmq
+from tests.system.conftest import PeerEnv
 
 from hitfinder.sim.detector import DetectorConfig
 from hitfinder.sim.emulator import Emulator, EmulatorOptions
@@ -25,10 +25,8 @@ IMAGE = np.arange(40 * 64, dtype=np.uint16).reshape(40, 64)
 
 
 @pytest.mark.parametrize("version", ["1.8.0", "1.6.0"])
-def test_fastcs_eiger_sets_arms_and_triggers_the_emulator(
-    peer_env: Callable[[str, tuple[str, ...]], Path], version: str
-) -> None:
-    python = peer_env("fastcs-eiger", ("fastcs-eiger==0.4.0",))
+def test_fastcs_eiger_sets_arms_and_triggers_the_emulator(peer_env: PeerEnv, version: str) -> None:
+    python = peer_env("fastcs-eiger")
     options = EmulatorOptions(bind="tcp://127.0.0.1:0", send_timeout_s=10)
     config = DetectorConfig(shape=IMAGE.shape)
     with (
