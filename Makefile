@@ -45,7 +45,7 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-om
 UNDER := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=src
 C_TESTS := $(addprefix tests/stream/test_,kernels.py bslz4.py reduction.py pooling.py packed.py ring.py) \
-	$(addprefix tests/models/test_,cells.py scan.py places.py beside.py spots.py frontend.py host_gate.py)
+	$(addprefix tests/models/test_,image.py cells.py scan.py places.py beside.py spots.py frontend.py host_gate.py)
 sanitize: .venv/ready
 	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
 	git ls-files -z | tar --null --files-from=- --create | tar --extract --directory $(SANITIZED)

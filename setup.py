@@ -11,7 +11,7 @@ setup(
             sources=[
                 f"stream/_{name}.c" for name in ("kernels", "lz4", "unshuffle", "pool", "reduce")
             ],
-            depends=[f"stream/_{name}.h" for name in ("kernels", "lines", "fields")],
+            depends=[f"stream/_{name}.h" for name in ("kernels", "planes", "fields")],
             extra_compile_args=FLAGS,
         ),
         Extension(
@@ -31,9 +31,10 @@ setup(
         Extension(
             "hitfinder.models._places",
             sources=[
-                f"models/_{name}.c" for name in ("places", "window", "climb", "beside", "tiles")
+                f"models/_{name}.c"
+                for name in ("places", "window", "climb", "beside", "tiles", "image")
             ],
-            depends=["models/_places.h"],
+            depends=["models/_places.h", "models/_image.h"],
             # As above: every core says the same of a place.
             extra_compile_args=[
                 *FLAGS,
@@ -44,11 +45,17 @@ setup(
         ),
         Extension(
             "hitfinder.models._spots",
-            sources=["models/_spots.c"],
+            sources=["models/_spots.c", "models/_image.c"],
+            depends=["models/_image.h"],
             extra_compile_args=[*FLAGS, "-fno-math-errno", "-fno-trapping-math"],
         ),
         Extension("hitfinder.models._gate", sources=["models/_gate.c"], extra_compile_args=FLAGS),
-        Extension("hitfinder.models._lit", sources=["models/_lit.c"], extra_compile_args=FLAGS),
+        Extension(
+            "hitfinder.models._lit",
+            sources=["models/_lit.c", "models/_image.c"],
+            depends=["models/_image.h"],
+            extra_compile_args=FLAGS,
+        ),
         Extension(
             "hitfinder.models._posterior",
             sources=["models/_posterior.c"],

@@ -47,12 +47,10 @@ static void begin(strip *s) {
 }
 
 /* What the image holds at a pixel of a tile. */
-static int32_t count_at(const frame *f, int32_t pixel) {
+static int32_t count_of(const frame *f, int32_t pixel) {
     const int32_t tile = pixel / (TILE * TILE), row = pixel / TILE % TILE, column = pixel % TILE;
-    const int64_t at = (int64_t)(tile / f->across * TILE + row) * f->width + tile % f->across * TILE + column;
-    const uint32_t n = f->itemsize == 1   ? ((const uint8_t *)f->image)[at]
-                       : f->itemsize == 2 ? ((const uint16_t *)f->image)[at]
-                                          : ((const uint32_t *)f->image)[at];
+    const int64_t at = (int64_t)(tile / f->across * TILE + row) * f->im.width + tile % f->across * TILE + column;
+    const uint32_t n = count_at(&f->im, (size_t)at);
     return (int32_t)(n < MOST_PHOTONS ? n : MOST_PHOTONS);
 }
 
@@ -60,8 +58,8 @@ static int32_t count_at(const frame *f, int32_t pixel) {
 INLINE int make_between(const frame *f, int32_t row, int32_t other_row, int32_t column, int32_t other_column) {
     int32_t top = row < other_row ? row : other_row, bottom = row < other_row ? other_row : row;
     int32_t left = column < other_column ? column : other_column, right = column < other_column ? other_column : column;
-    top = top > 0 ? top : 0, bottom = bottom < f->height ? bottom : (int32_t)f->height - 1;
-    left = left > 0 ? left : 0, right = right < f->width ? right : (int32_t)f->width - 1;
+    top = top > 0 ? top : 0, bottom = bottom < f->im.height ? bottom : (int32_t)f->im.height - 1;
+    left = left > 0 ? left : 0, right = right < f->im.width ? right : (int32_t)f->im.width - 1;
     if (top > bottom || left > right) return 0;
     top /= TILE, bottom /= TILE, left /= TILE, right /= TILE;
     const uint8_t *first = f->is_made + top * f->across, *last = f->is_made + bottom * f->across;
@@ -91,14 +89,14 @@ FAST static void add_lines(strip *restrict s, const frame *f) {
     for (int k = 0; k < LANES; k++) is_bright |= most[k] == BRIGHT;
     for (int l = 0; l < s->n_found && is_bright; l++)
         for (int k = 0; k < LANES; k++)
-            if (n[l][k] == BRIGHT) s->more[k] += count_at(f, s->at[l][k]) - (BRIGHT - 1);
+            if (n[l][k] == BRIGHT) s->more[k] += count_of(f, s->at[l][k]) - (BRIGHT - 1);
     s->n_found = 0;
 }
 
 /* Find the pixels of a line across a strip; 0 if none of them is in the image. */
 FAST static int find_line(const frame *f, const line *l, int32_t at[LANES]) {
     int32_t row[LANES], column[LANES];
-    const int32_t height = (int32_t)f->height, width = (int32_t)f->width, across = f->across, unseen = f->unseen;
+    const int32_t height = (int32_t)f->im.height, width = (int32_t)f->im.width, across = f->across, unseen = f->unseen;
     float ss0 = l->ss, fs0 = l->fs, ss_slope = l->ss_slope, fs_slope = l->fs_slope, from = l->from, lift = l->lift;
     for (int k = 0; k < LANES; k++) {
         float d = from + (float)(k - REACH - 1) + lift;

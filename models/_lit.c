@@ -3,7 +3,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include <stdint.h>
+#include "_image.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
 #define FAST __attribute__((target_clones("avx2", "default")))
@@ -22,29 +22,22 @@ typedef struct {
 } remembered;
 
 typedef struct {
-    const void *image;
-    const uint8_t *valid;
+    image im;
     const uint32_t *maxima, *limit_R;
     const int32_t *ring;
-    size_t ss, fs, height, width, n_rings, item, n_table, room;
+    size_t ss, fs, height, width, n_rings, n_table, room;
     remembered *table;
     int64_t *fresh;
     uint32_t lowest;
     size_t n_fresh, n_together, n_alone; /* the answer */
 } frame;
 
-static uint32_t count_at(const frame *f, size_t pixel) {
-    if (f->item == 1) return ((const uint8_t *)f->image)[pixel];
-    if (f->item == 2) return ((const uint16_t *)f->image)[pixel];
-    return ((const uint32_t *)f->image)[pixel];
-}
-
 /* 0 where a remembered pixel lies outside the image. */
 static int read_table(frame *f) {
     for (size_t k = 0; k < f->n_table; k++) {
         remembered *r = &f->table[k];
         if ((uint64_t)r->pixel >= f->ss * f->fs) return 0;
-        int is_lit = (int64_t)count_at(f, (size_t)r->pixel) >= r->limit;
+        int is_lit = (int64_t)count_at(&f->im, (size_t)r->pixel) >= r->limit;
         r->history = r->history << 1 | (uint64_t)is_lit;
         r->frames++;
         r->lit += is_lit;
@@ -65,13 +58,13 @@ static int is_remembered(const frame *f, int64_t pixel) {
 }
 
 static void look_into(frame *f, size_t cell, uint32_t limit) {
-    uint32_t top = (uint32_t)(((uint64_t)1 << 8 * f->item) - 1);
+    uint32_t top = (uint32_t)(((uint64_t)1 << 8 * f->im.itemsize) - 1);
     size_t row = cell / f->width * CELL, column = cell % f->width * CELL;
     for (size_t i = row; i < row + CELL && i < f->ss; i++)
         for (size_t j = column; j < column + CELL && j < f->fs; j++) {
             size_t pixel = i * f->fs + j;
-            uint32_t count = count_at(f, pixel);
-            if (count < limit || count == top || !f->valid[pixel] || is_remembered(f, (int64_t)pixel)) continue;
+            uint32_t count = count_at(&f->im, pixel);
+            if (count < limit || count == top || !mask_at(&f->im, pixel, 1) || is_remembered(f, (int64_t)pixel)) continue;
             if (f->n_fresh < f->room) f->fresh[f->n_fresh] = (int64_t)pixel;
             f->n_fresh++;
         }
@@ -106,28 +99,28 @@ static int holds(const Py_buffer *view, const char *name, size_t count, size_t s
     return 0;
 }
 
-PyDoc_STRVAR(see_doc, "see(image, valid, maxima, ring, limit_R, table, fresh, (ss, fs), itemsize)"
+PyDoc_STRVAR(see_doc, "see(counts, steps, mask, maxima, ring, limit_R, table, fresh, (ss, fs), itemsize)"
                       " -> (n_fresh, n_together, n_alone)");
 
 static PyObject *py_see(PyObject *Py_UNUSED(module), PyObject *args) {
-    Py_buffer v[7];
-    Py_ssize_t ss, fs, item;
+    enum { COUNTS, STEPS, MASK, MAXIMA, RING, LIMIT, TABLE, FRESH, N };
+    Py_buffer v[N];
+    Py_ssize_t ss, fs;
     frame f = {0};
-    int is_sound = 0;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*w*w*(nn)n", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &ss, &fs, &item))
+    int itemsize, is_sound = 0;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*w*w*(nn)i", &v[COUNTS], &v[STEPS], &v[MASK], &v[MAXIMA], &v[RING], &v[LIMIT],
+                          &v[TABLE], &v[FRESH], &ss, &fs, &itemsize))
         return NULL;
-    int fit = ss > 0 && fs > 0 && ss < 1 << 24 && fs < 1 << 24 && (item == 1 || item == 2 || item == 4);
-    if (!fit) PyErr_Format(PyExc_ValueError, "(%zd, %zd) pixels of %zd bytes", ss, fs, item);
-    f.ss = (size_t)ss, f.fs = (size_t)fs, f.item = (size_t)item;
+    f.ss = (size_t)ss, f.fs = (size_t)fs;
     f.height = (f.ss + CELL - 1) / CELL, f.width = (f.fs + CELL - 1) / CELL;
-    f.n_rings = (size_t)v[4].len / sizeof(uint32_t);
-    f.n_table = (size_t)v[5].len / sizeof(remembered), f.room = (size_t)v[6].len / sizeof(int64_t);
-    if (fit && holds(&v[0], "image", f.ss * f.fs, f.item) && holds(&v[1], "valid", f.ss * f.fs, 1) &&
-        holds(&v[2], "maxima", f.height * f.width, 4) && holds(&v[3], "ring", f.height * f.width, 4) &&
-        holds(&v[4], "limit_R", f.n_rings, 4) && holds(&v[5], "table", f.n_table, sizeof(remembered)) &&
-        holds(&v[6], "fresh", f.room, 8)) {
-        f.image = v[0].buf, f.valid = v[1].buf, f.maxima = v[2].buf, f.ring = v[3].buf, f.limit_R = v[4].buf;
-        f.table = v[5].buf, f.fresh = v[6].buf;
+    f.n_rings = (size_t)v[LIMIT].len / sizeof(uint32_t);
+    f.n_table = (size_t)v[TABLE].len / sizeof(remembered), f.room = (size_t)v[FRESH].len / sizeof(int64_t);
+    if (take_image(&v[COUNTS], &v[STEPS], &v[MASK], ss, fs, itemsize, &f.im) &&
+        holds(&v[MAXIMA], "maxima", f.height * f.width, 4) && holds(&v[RING], "ring", f.height * f.width, 4) &&
+        holds(&v[LIMIT], "limit_R", f.n_rings, 4) && holds(&v[TABLE], "table", f.n_table, sizeof(remembered)) &&
+        holds(&v[FRESH], "fresh", f.room, 8)) {
+        f.maxima = v[MAXIMA].buf, f.ring = v[RING].buf, f.limit_R = v[LIMIT].buf;
+        f.table = v[TABLE].buf, f.fresh = v[FRESH].buf;
         f.lowest = UINT32_MAX;
         for (size_t k = 0; k < f.n_rings; k++) f.lowest = f.limit_R[k] < f.lowest ? f.limit_R[k] : f.lowest;
         Py_BEGIN_ALLOW_THREADS
@@ -135,12 +128,36 @@ static PyObject *py_see(PyObject *Py_UNUSED(module), PyObject *args) {
         Py_END_ALLOW_THREADS
         if (!is_sound) PyErr_SetString(PyExc_ValueError, "a pixel outside the image, or a ring that is none");
     }
-    for (int k = 0; k < 7; k++) PyBuffer_Release(&v[k]);
+    for (int k = 0; k < N; k++) PyBuffer_Release(&v[k]);
     if (!is_sound) return NULL;
     return Py_BuildValue("nnn", (Py_ssize_t)f.n_fresh, (Py_ssize_t)f.n_together, (Py_ssize_t)f.n_alone);
 }
 
+PyDoc_STRVAR(counts_doc, "counts_at(counts, steps, (ss, fs), itemsize, pixels, found) -> None\n\n"
+                         "Fill found, uint32 (n,), with what pixels, int64 (n,), count.");
+
+static PyObject *py_counts_at(PyObject *Py_UNUSED(module), PyObject *args) {
+    enum { COUNTS, STEPS, PIXELS, FOUND, N };
+    Py_buffer v[N];
+    Py_ssize_t ss, fs;
+    int itemsize;
+    image im;
+    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*w*", &v[COUNTS], &v[STEPS], &ss, &fs, &itemsize, &v[PIXELS], &v[FOUND]))
+        return NULL;
+    const size_t n = (size_t)v[FOUND].len / sizeof(uint32_t);
+    int fit = take_image(&v[COUNTS], &v[STEPS], NULL, ss, fs, itemsize, &im) && holds(&v[PIXELS], "pixels", n, sizeof(int64_t)) &&
+              holds(&v[FOUND], "found", n, sizeof(uint32_t));
+    for (size_t k = 0; k < n && fit; k++) {
+        const int64_t pixel = ((const int64_t *)v[PIXELS].buf)[k];
+        if (pixel < 0 || pixel >= ss * fs) fit = 0, PyErr_Format(PyExc_ValueError, "pixel %lld outside the image", (long long)pixel);
+        else ((uint32_t *)v[FOUND].buf)[k] = count_at(&im, (size_t)pixel);
+    }
+    for (int k = 0; k < N; k++) PyBuffer_Release(&v[k]);
+    return fit ? Py_NewRef(Py_None) : NULL;
+}
+
 static PyMethodDef methods[] = {
+    {"counts_at", py_counts_at, METH_VARARGS, counts_doc},
     {"see", py_see, METH_VARARGS, see_doc},
     {NULL, NULL, 0, NULL},
 };

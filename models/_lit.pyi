@@ -1,4 +1,4 @@
-"""Typed face of the compiled module; `hot_pixels` is what others call."""
+"""Typed face of the compiled module; `hot_pixels` and `image` are what others call."""
 
 from typing import Any
 
@@ -6,9 +6,19 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+def counts_at(
+    counts: Array,
+    steps: Array,
+    shape: tuple[int, int],
+    itemsize: int,
+    pixels: Array,
+    found: Array,
+    /,
+) -> None: ...
 def see(
-    image: Array,
-    valid: Array,
+    counts: Array,
+    steps: Array,
+    mask: Array,
     maxima: Array,
     ring: Array,
     limit_R: Array,

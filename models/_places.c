@@ -162,43 +162,41 @@ static int read_widths(window *w, const int32_t *first, const int32_t *reach) {
 
 static int are_boxes(const boxes *b, const frame *f) {
     for (size_t p = 0; p < b->count; p++)
-        if (!(b->edge[p] >= 1 && b->edge[p] <= 2 * REACH && b->ss[p] >= 0 && b->ss[p] <= (float)f->height && b->fs[p] >= 0 &&
-              b->fs[p] <= (float)f->width)) {
+        if (!(b->edge[p] >= 1 && b->edge[p] <= 2 * REACH && b->ss[p] >= 0 && b->ss[p] <= (float)f->im.height && b->fs[p] >= 0 &&
+              b->fs[p] <= (float)f->im.width)) {
             PyErr_Format(PyExc_ValueError, "box %zu beyond the detector, or its edge beyond 1 to %d pixels", p, 2 * REACH);
             return 0;
         }
     return 1;
 }
 
-PyDoc_STRVAR(places_doc, "log_ratios(image, valid, (ss, fs), itemsize, boxes, cell_px, tame, gain, share, intensity, "
+PyDoc_STRVAR(places_doc, "log_ratios(counts, steps, mask, (ss, fs), itemsize, boxes, cell_px, tame, gain, share, intensity, "
                          "log_prior, log_chances, first, reach, (lowest_octave, steps_per_octave), (centre_ss, centre_fs), "
                          "tiles, ratio, found) -> None\n\nBoxes are (4, n): ss, fs, mean, edge.");
 
 static PyObject *py_log_ratios(PyObject *Py_UNUSED(module), PyObject *args) {
-    enum { IMAGE, VALID, BOXES, GAIN, SHARE, INTENSITY, PRIOR, CHANCES, FIRST, REACHES, TILES, RATIO, FOUND, N };
+    enum { COUNTS, STEPS, MASK, BOXES, GAIN, SHARE, INTENSITY, PRIOR, CHANCES, FIRST, REACHES, TILES, RATIO, FOUND, N };
     frame f;
     static window w; /* 9 kB; used under the interpreter's lock */
     Py_buffer v[N];
     Py_ssize_t height, width;
     float cell_px;
     int itemsize, is_tame, done = 0;
-    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*fpy*y*y*y*y*y*y*(ff)(ff)w*w*w*", &v[IMAGE], &v[VALID], &height, &width, &itemsize,
+    if (!PyArg_ParseTuple(args, "y*y*y*(nn)iy*fpy*y*y*y*y*y*y*(ff)(ff)w*w*w*", &v[COUNTS], &v[STEPS], &v[MASK], &height, &width, &itemsize,
                           &v[BOXES], &cell_px, &is_tame, &v[GAIN], &v[SHARE], &v[INTENSITY], &v[PRIOR], &v[CHANCES],
                           &v[FIRST], &v[REACHES], &w.lowest_octave, &w.steps_per_octave, &f.centre[0], &f.centre[1],
                           &v[TILES], &v[RATIO], &v[FOUND]))
         return NULL;
-    size_t n = (size_t)v[BOXES].len / (4 * sizeof(float)), n_px = (size_t)height * (size_t)width;
+    size_t n = (size_t)v[BOXES].len / (4 * sizeof(float));
     w.n_widths = (size_t)v[FIRST].len / sizeof(int32_t), w.n_rows = (size_t)v[SHARE].len / sizeof(float);
     w.n_backgrounds = w.n_rows ? (size_t)v[GAIN].len / (w.n_rows * LEVELS * sizeof(float)) : 0;
-    f.image = v[IMAGE].buf, f.valid = v[VALID].buf, f.itemsize = itemsize, f.height = height, f.width = width;
     const float *ss = v[BOXES].buf;
     boxes b = {ss, ss + n, ss + 2 * n, ss + 3 * n, n};
-    if ((itemsize != 1 && itemsize != 2 && itemsize != 4) || height < 1 || width < 1 || height > INT32_MAX / 4 / width ||
-        tiles_bytes(height, width) > INT32_MAX ||
-        w.n_widths < 1 || w.n_widths > MAX_WIDTHS || !w.n_backgrounds || v[GAIN].len > INT32_MAX)
-        PyErr_Format(PyExc_ValueError, "%zd x %zd pixels of %d bytes, %zu widths", height, width, itemsize, w.n_widths);
-    else if (holds(&v[IMAGE], "image", n_px, (size_t)itemsize) && holds(&v[VALID], "valid", n_px, 1) &&
-             holds(&v[BOXES], "boxes", 4 * n, 4) && holds(&v[GAIN], "gain", w.n_backgrounds * w.n_rows * LEVELS, 4) &&
+    if (!take_image(&v[COUNTS], &v[STEPS], &v[MASK], height, width, itemsize, &f.im)) {
+    } else if (tiles_bytes(height, width) > INT32_MAX || w.n_widths < 1 || w.n_widths > MAX_WIDTHS || !w.n_backgrounds ||
+               v[GAIN].len > INT32_MAX)
+        PyErr_Format(PyExc_ValueError, "%zd x %zd pixels, %zu widths", height, width, w.n_widths);
+    else if (holds(&v[BOXES], "boxes", 4 * n, 4) && holds(&v[GAIN], "gain", w.n_backgrounds * w.n_rows * LEVELS, 4) &&
              holds(&v[SHARE], "share", w.n_rows, 4) && holds(&v[INTENSITY], "intensity", LEVELS, 4) &&
              holds(&v[PRIOR], "log_prior", LEVELS, 4) && holds(&v[CHANCES], "log_chances", w.n_widths, 4) &&
              holds(&v[FIRST], "first", w.n_widths, 4) && holds(&v[REACHES], "reach", w.n_widths, 4) &&

@@ -3,8 +3,7 @@
 #ifndef HITFINDER_PLACES_H
 #define HITFINDER_PLACES_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "_image.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
 #define FAST __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
@@ -22,10 +21,7 @@
 typedef float levels __attribute__((vector_size(LEVELS * sizeof(float)), aligned(sizeof(float))));
 
 typedef struct {
-    const void *image;
-    const uint8_t *valid;
-    int itemsize;
-    int64_t height, width;
+    image im;
     float centre[2]; /* of the beam: ss, fs */
     /* The same pixels a byte each, photons and one more, made where somebody looks: what lies beside a place then stays in
      * the nearest cache, counts and mask in one. A tile lies row by row; `unseen` is a pixel that cannot be seen. */
@@ -35,8 +31,6 @@ typedef struct {
 
 #define TILE_BITS 5
 #define TILE (1 << TILE_BITS) /* pixels of an edge */
-#define BRIGHT 255 /* as many photons as bytes hold, or more: the image says how many */
-#define UNSEEN 0
 
 typedef struct {
     const float *gain;  /* (backgrounds, rows, LEVELS): log(1 + intensity share / background) */

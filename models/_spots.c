@@ -4,8 +4,9 @@
 #include <Python.h>
 
 #include <math.h>
-#include <stdint.h>
 #include <string.h>
+
+#include "_image.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
 #define FAST __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
@@ -20,10 +21,8 @@
 #define LEAST_BACKGROUND 1e-6f
 
 typedef struct {
-    const void *image;
-    const uint8_t *valid;
-    int64_t height, width;
-    int itemsize, n_shifts;
+    image im;
+    int n_shifts;
     float min_kernel, disc_sigma, min_disc, max_disc, gap, prior;
 } frame;
 
@@ -32,39 +31,29 @@ typedef struct {
 } window;
 
 /* Read the window whose first pixel is (ss0, fs0); what cannot be seen is 0. */
-#define LOOK(TYPE, TOP)                                                                                                  \
-    FAST static void look_##TYPE(window *restrict w, const frame *f, int64_t ss0, int64_t fs0, float background) {       \
-        const int64_t left = fs0 < 0 ? -fs0 : 0, right = f->width - fs0 < SPAN ? f->width - fs0 : SPAN;                  \
-        memset(w, 0, sizeof *w);                                                                                         \
-        for (int64_t i = ss0 < 0 ? -ss0 : 0; i < SPAN && ss0 + i < f->height; i++) {                                     \
-            const int64_t corner = (ss0 + i) * f->width + fs0;                                                           \
-            for (int64_t j = left; j < right; j++) {                                                                     \
-                const TYPE count = ((const TYPE *)f->image)[corner + j];                                                 \
-                const int used = (count != TOP) & (f->valid[corner + j] != 0);                                           \
-                const float n = (float)count;                                                                            \
-                w->counts[i][j] = used ? n : 0, w->excess[i][j] = used ? n - background : 0, w->used[i][j] = (float)used; \
-            }                                                                                                            \
-        }                                                                                                                \
+static void look(window *restrict w, const frame *f, int64_t ss0, int64_t fs0, float background) {
+    const image *im = &f->im;
+    const int64_t left = fs0 < 0 ? -fs0 : 0, right = im->width - fs0 < SPAN ? im->width - fs0 : SPAN;
+    memset(w, 0, sizeof *w);
+    for (int64_t i = ss0 < 0 ? -ss0 : 0; left < right && i < SPAN && ss0 + i < im->height; i++) {
+        const size_t corner = (size_t)((ss0 + i) * im->width + fs0 + left), n = (size_t)(right - left);
+        uint8_t bytes[ROW_PX];
+        read_row(im, corner, n, bytes);
+        for (size_t j = 0; j < n; j++) {
+            if (bytes[j] == UNSEEN) continue;
+            const float count = bytes[j] < BRIGHT ? (float)(bytes[j] - 1) : (float)count_at(im, corner + j);
+            const size_t to = j + (size_t)left;
+            w->counts[i][to] = count, w->excess[i][to] = count - background, w->used[i][to] = 1;
+        }
     }
-
-LOOK(uint8_t, UINT8_MAX)
-LOOK(uint16_t, UINT16_MAX)
-LOOK(uint32_t, UINT32_MAX)
-
-static void look(window *w, const frame *f, int64_t ss0, int64_t fs0, float background) {
-    if (f->itemsize == 1) look_uint8_t(w, f, ss0, fs0, background);
-    else if (f->itemsize == 2) look_uint16_t(w, f, ss0, fs0, background);
-    else look_uint32_t(w, f, ss0, fs0, background);
 }
 
 /* Ask for the memory of a window ahead of its use. */
 static void ask_for(const frame *f, int64_t ss0, int64_t fs0) {
-    const int64_t left = fs0 < 0 ? 0 : fs0, right = fs0 + SPAN > f->width ? f->width - 1 : fs0 + SPAN - 1;
-    for (int64_t row = ss0 < 0 ? 0 : ss0; row < ss0 + SPAN && row < f->height; row++) {
-        __builtin_prefetch((const char *)f->image + (row * f->width + left) * f->itemsize);
-        __builtin_prefetch((const char *)f->image + (row * f->width + right) * f->itemsize);
-        __builtin_prefetch(f->valid + row * f->width + left);
-    }
+    const image *im = &f->im;
+    const int64_t left = fs0 < 0 ? 0 : fs0, right = fs0 + SPAN > im->width ? im->width : fs0 + SPAN;
+    for (int64_t row = ss0 < 0 ? 0 : ss0; left < right && row < ss0 + SPAN && row < im->height; row++)
+        ask_for_row(im, (size_t)(row * im->width + left), (size_t)(right - left));
 }
 
 /* Sums of each column: of the excess under the kernel along ss, and of that times the row. */
@@ -143,10 +132,10 @@ static void locate(const frame *f, const float *places, float *found, size_t cou
     window w;
     for (size_t k = 0; k < count; k++) {
         float sigma = places[SIGMA * count + k], background = places[BACKGROUND * count + k];
-        int64_t ss0 = pixel_of(ss[k], f->height) - REACH, fs0 = pixel_of(fs[k], f->width) - REACH;
+        int64_t ss0 = pixel_of(ss[k], f->im.height) - REACH, fs0 = pixel_of(fs[k], f->im.width) - REACH;
         float at[2] = {inside((double)ss[k] - (double)ss0), inside((double)fs[k] - (double)fs0)};
         look(&w, f, ss0, fs0, background);
-        if (k + 1 < count) ask_for(f, pixel_of(ss[k + 1], f->height) - REACH, pixel_of(fs[k + 1], f->width) - REACH);
+        if (k + 1 < count) ask_for(f, pixel_of(ss[k + 1], f->im.height) - REACH, pixel_of(fs[k + 1], f->im.width) - REACH);
         follow(&w, f->n_shifts, fmaxf(sigma, f->min_kernel), at);
         three_rings(&w, f, at, sigma, background, found + INTENSITY * count + k, found + SNR * count + k);
         found[SS * count + k] = at[0] + (float)ss0, found[FS * count + k] = at[1] + (float)fs0;
@@ -171,27 +160,25 @@ static int holds(const Py_buffer *view, const char *name, size_t n, size_t items
     return 0;
 }
 
-PyDoc_STRVAR(locate_doc, "locate(image, valid, (ss, fs), itemsize, places, n_shifts, (min_kernel, disc_sigma, min_disc, "
+PyDoc_STRVAR(locate_doc, "locate(counts, steps, mask, (ss, fs), itemsize, places, n_shifts, (min_kernel, disc_sigma, min_disc, "
                          "max_disc, gap, prior), found) -> None\n\nFill found (4, n), ss, fs, intensity, snr, from places "
                          "(4, n): ss, fs, sigma, background.");
 
 static PyObject *py_locate(PyObject *Py_UNUSED(module), PyObject *args) {
-    enum { IMAGE, VALID, PLACES, FOUND, N };
+    enum { COUNTS, STEPS, MASK, PLACES, FOUND, N };
     frame f;
     Py_buffer v[N];
     Py_ssize_t height, width;
-    if (!PyArg_ParseTuple(args, "y*y*(nn)iy*i(ffffff)w*", &v[IMAGE], &v[VALID], &height, &width, &f.itemsize,
+    int itemsize;
+    if (!PyArg_ParseTuple(args, "y*y*y*(nn)iy*i(ffffff)w*", &v[COUNTS], &v[STEPS], &v[MASK], &height, &width, &itemsize,
                           &v[PLACES], &f.n_shifts, &f.min_kernel, &f.disc_sigma, &f.min_disc, &f.max_disc, &f.gap,
                           &f.prior, &v[FOUND]))
         return NULL;
-    size_t count = (size_t)v[PLACES].len / sizeof(float) / N_GIVEN, n_px = (size_t)height * (size_t)width;
-    int fit = (f.itemsize == 1 || f.itemsize == 2 || f.itemsize == 4) && height > 0 && width > 0 && height <= INT32_MAX / width;
-    if (!fit) PyErr_Format(PyExc_ValueError, "%zd x %zd pixels of %d bytes", height, width, f.itemsize);
-    fit = fit && holds(&v[IMAGE], "image", n_px, (size_t)f.itemsize) && holds(&v[VALID], "valid", n_px, 1) &&
-          holds(&v[PLACES], "places", N_GIVEN * count, sizeof(float)) &&
-          holds(&v[FOUND], "found", N_FOUND * count, sizeof(float));
+    const size_t count = (size_t)v[PLACES].len / sizeof(float) / N_GIVEN;
+    const int fit = take_image(&v[COUNTS], &v[STEPS], &v[MASK], height, width, itemsize, &f.im) &&
+                    holds(&v[PLACES], "places", N_GIVEN * count, sizeof(float)) &&
+                    holds(&v[FOUND], "found", N_FOUND * count, sizeof(float));
     if (fit) {
-        f.image = v[IMAGE].buf, f.valid = v[VALID].buf, f.height = height, f.width = width;
         Py_BEGIN_ALLOW_THREADS
         locate(&f, v[PLACES].buf, v[FOUND].buf, count);
         Py_END_ALLOW_THREADS

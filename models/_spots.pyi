@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 def locate(
-    image: Array,
-    valid: Array,
+    counts: Array,
+    steps: Array,
+    mask: Array,
     shape: tuple[int, int],
     itemsize: int,
     places: Array,

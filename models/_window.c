@@ -7,66 +7,46 @@
 
 #define NEAR 2 /* pixels that vouch for a bright one lie within a square of this half width */
 
-/* Set the bits of flags that are not zero; flags are 0 or 1. */
-static uint32_t bits_of(const uint8_t flags[32]) {
+/* A bit for each byte of a row that is at least some number. */
+FAST static uint32_t at_least(const uint8_t row[ROW_PX], uint8_t least) {
     uint32_t bits = 0;
-    for (int first = 0; first < 32; first += 8) {
-        uint64_t eight;
-        memcpy(&eight, flags + first, sizeof eight);
-        bits |= (uint32_t)(eight * 0x0102040810204080u >> 56) << first;
-    }
+    for (int x = 0; x < ROW_PX; x++) bits |= (uint32_t)(row[x] >= least) << x;
     return bits;
 }
 
-/* Collect what is lit and what cannot be seen around a pixel. */
-#define LOOK(TYPE, TOP)                                                                                            \
-    FAST static void look_##TYPE(window *w, const TYPE *image, const uint8_t *valid, int64_t height,               \
-                                 int64_t width, int64_t ss, int64_t fs) {                                          \
-        int64_t left = fs < REACH ? REACH - fs : 0, right = fs + REACH >= width ? width - fs + REACH : SPAN;       \
-        w->n_photons = w->is_hidden = 0, w->lit_rows = 0;                                                          \
-        for (int y = 0; y < SPAN; y++) {                                                                           \
-            int64_t row = ss + y - REACH, corner = row * width + fs - REACH;                                       \
-            uint8_t seen[32] = {0}, some[32] = {0};                                                                \
-            w->row_first[y] = w->n_photons;                                                                        \
-            if (row >= 0 && row < height)                                                                          \
-                for (int64_t x = left; x < right; x++) {                                                           \
-                    TYPE n = image[corner + x];                                                                    \
-                    seen[x] = (valid[corner + x] != 0) & (n != TOP);                                               \
-                    some[x] = seen[x] & (n != 0);                                                                  \
-                }                                                                                                  \
-            w->lit[y] = bits_of(some), w->lit_rows |= (uint32_t)(w->lit[y] != 0) << y;                             \
-            for (uint32_t bits = w->lit[y]; bits; bits &= bits - 1) {                                              \
-                int x = __builtin_ctz(bits);                                                                       \
-                w->y[w->n_photons] = y - REACH, w->x[w->n_photons] = x - REACH;                                    \
-                w->n[w->n_photons++] = (float)image[corner + x];                                                   \
-            }                                                                                                      \
-            w->hidden[y] = ~bits_of(seen) & ((1u << SPAN) - 1);                                                    \
-            w->is_hidden |= w->hidden[y] != 0;                                                                     \
-        }                                                                                                          \
-        w->row_first[SPAN] = w->n_photons;                                                                         \
-    }
-
-LOOK(uint8_t, UINT8_MAX)
-LOOK(uint16_t, UINT16_MAX)
-LOOK(uint32_t, UINT32_MAX)
-
 void look(window *w, const frame *f, int64_t ss, int64_t fs) {
-    if (f->itemsize == 1) look_uint8_t(w, f->image, f->valid, f->height, f->width, ss, fs);
-    else if (f->itemsize == 2) look_uint16_t(w, f->image, f->valid, f->height, f->width, ss, fs);
-    else look_uint32_t(w, f->image, f->valid, f->height, f->width, ss, fs);
+    const image *im = &f->im;
+    const int64_t left = fs < REACH ? REACH - fs : 0, right = fs + REACH >= im->width ? im->width - fs + REACH : SPAN;
+    w->n_photons = w->is_hidden = 0, w->lit_rows = 0;
+    for (int y = 0; y < SPAN; y++) {
+        const int64_t row = ss + y - REACH, corner = row * im->width + fs - REACH;
+        uint32_t seen = 0, lit = 0;
+        w->row_first[y] = w->n_photons;
+        if (row >= 0 && row < im->height && left < right) {
+            uint8_t bytes[ROW_PX];
+            read_row(im, (size_t)(corner + left), (size_t)(right - left), bytes);
+            seen = at_least(bytes, UNSEEN + 1) << left, lit = at_least(bytes, UNSEEN + 2);
+            for (uint32_t bits = lit; bits; bits &= bits - 1) {
+                const int x = __builtin_ctz(bits);
+                w->y[w->n_photons] = y - REACH, w->x[w->n_photons] = x + (int)left - REACH;
+                w->n[w->n_photons++] = bytes[x] < BRIGHT ? (float)(bytes[x] - 1)
+                                                         : (float)count_at(im, (size_t)(corner + left) + (size_t)x);
+            }
+            lit <<= left;
+        }
+        w->lit[y] = lit, w->lit_rows |= (uint32_t)(lit != 0) << y;
+        w->hidden[y] = ~seen & ((1u << SPAN) - 1);
+        w->is_hidden |= w->hidden[y] != 0;
+    }
+    w->row_first[SPAN] = w->n_photons;
 }
 
 /* Ask for the memory of a window ahead of its use. */
 void ask_for(const frame *f, int64_t ss, int64_t fs) {
-    int64_t first = fs < REACH ? 0 : fs - REACH, last = fs + REACH >= f->width ? f->width - 1 : fs + REACH;
-    int64_t top = ss < REACH ? 0 : ss - REACH, bottom = ss + REACH >= f->height ? f->height - 1 : ss + REACH;
-    for (int64_t row = top; row <= bottom; row++) {
-        int64_t left = row * f->width + first, right = row * f->width + last;
-        __builtin_prefetch((const char *)f->image + left * f->itemsize);
-        __builtin_prefetch((const char *)f->image + right * f->itemsize);
-        __builtin_prefetch(f->valid + left);
-        __builtin_prefetch(f->valid + right);
-    }
+    const image *im = &f->im;
+    int64_t first = fs < REACH ? 0 : fs - REACH, last = fs + REACH >= im->width ? im->width - 1 : fs + REACH;
+    int64_t top = ss < REACH ? 0 : ss - REACH, bottom = ss + REACH >= im->height ? im->height - 1 : ss + REACH;
+    for (int64_t row = top; row <= bottom; row++) ask_for_row(im, (size_t)(row * im->width + first), (size_t)(last - first + 1));
 }
 
 /* A pixel counts at most one more than its neighbours have above background. */

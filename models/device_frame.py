@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from hitfinder.models.block_kernels import CONSTANTS, OPTIONS, reduce_blocks
 from hitfinder.models.frontend import CELL_PX, Pooled, cell_shape
-from hitfinder.models.series_context import Image
 
 MASK_WORD_PX = 64
 """Blocks hold whole words of the mask, and fields of four pixels lie in one row."""
@@ -68,7 +67,7 @@ class DeviceFrame:
         self._host_image = torch.empty(shape, dtype=self._image.dtype, pin_memory=is_cuda)
         self._host_maps = torch.empty((2, *cells), dtype=torch.int32, pin_memory=is_cuda)
         self._host_tally = torch.empty(3, dtype=torch.int64, pin_memory=is_cuda)
-        self.image: Image = self._host_image.numpy()
+        self.image: NDArray[np.unsignedinteger] = self._host_image.numpy()
         self._uploaded: NDArray[np.uint64] | None = None
 
     @staticmethod

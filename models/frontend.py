@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hitfinder.models.errors import ModelError
 from hitfinder.models.geometry import Geometry
+from hitfinder.models.image import Image, LitPlanes, counts_at
 
 if TYPE_CHECKING:
     import torch
@@ -182,7 +183,7 @@ def _narrow(
     )
 
 
-def pool_frame(image: NDArray[np.unsignedinteger], valid: NDArray[np.bool_]) -> Pooled:
+def pool_frame(image: Image, valid: NDArray[np.bool_]) -> Pooled:
     """Pool one frame: the definition of what the decoder's C pooling makes.
 
     Args:
@@ -192,6 +193,8 @@ def pool_frame(image: NDArray[np.unsignedinteger], valid: NDArray[np.bool_]) -> 
     Raises:
         ModelError: image and mask have different shapes.
     """
+    if isinstance(image, LitPlanes):
+        raise ModelError("a frame as bit planes without its maps; expected both, as decoded")
     if image.shape != valid.shape:
         raise ModelError(f"image of shape {image.shape}; expected (ss, fs) = {valid.shape}")
     top = np.iinfo(image.dtype).max
@@ -212,7 +215,7 @@ def pool_frame(image: NDArray[np.unsignedinteger], valid: NDArray[np.bool_]) -> 
 
 def pool_again(
     pooled: Pooled,
-    image: NDArray[np.unsignedinteger],
+    image: Image,
     valid: NDArray[np.bool_],
     pixels: NDArray[np.int64],
 ) -> Pooled:
@@ -227,11 +230,17 @@ def pool_again(
     sums, maxima = pooled.sums.copy(), pooled.maxima.copy()
     row, column = np.divmod(pixels, image.shape[1])
     top = np.iinfo(image.dtype).max
-    counts = image.reshape(-1)[pixels]
+    counts = counts_at(image, pixels)
     n_photons = pooled.n_photons - int(counts[counts != top].sum(dtype=np.int64))
-    for i, j in np.unique(np.stack((row, column)) // CELL_PX, axis=1).T.tolist():
-        cell = np.s_[i * CELL_PX : (i + 1) * CELL_PX, j * CELL_PX : (j + 1) * CELL_PX]
-        counted = image[cell][valid[cell] & (image[cell] != top)]
-        sums[i, j] = min(int(counted.sum(dtype=np.int64)), 2**32 - 1)
-        maxima[i, j] = counted.max(initial=0)
+    i, j = np.unique(np.stack((row, column)) // CELL_PX, axis=1)
+    side = np.arange(CELL_PX)
+    rows, columns = np.broadcast_arrays(
+        (i * CELL_PX)[:, None, None] + side[:, None], (j * CELL_PX)[:, None, None] + side
+    )
+    inside = (rows < image.shape[0]) & (columns < image.shape[1])
+    near = np.where(inside, rows * image.shape[1] + columns, 0)
+    counted = counts_at(image, near).astype(np.int64)
+    counted[~inside | ~valid.reshape(-1)[near] | (counted == top)] = 0
+    sums[i, j] = np.minimum(counted.sum((1, 2)), 2**32 - 1)
+    maxima[i, j] = counted.max((1, 2))
     return Pooled(sums, maxima, n_photons, pooled.n_saturated - int((counts == top).sum()))

@@ -17,6 +17,7 @@ from scipy import special
 
 from hitfinder.models import _lit
 from hitfinder.models.frontend import CELL_PX
+from hitfinder.models.image import Image, Mask, counts_at, memory, valid_at
 
 NEW_TAIL = 1e-7
 """A pixel is remembered if background makes its counts this rarely: 0.4 in a blank 4M frame."""
@@ -94,24 +95,24 @@ class HotPixels:
 
     def see(
         self,
-        image: NDArray[np.unsignedinteger],
+        image: Image,
         sums_HW: NDArray[np.uint32],
         maxima_HW: NDArray[np.uint32],
-        valid: NDArray[np.bool_],
+        mask: Mask,
         *,
         is_hit: bool,
     ) -> None:
         """Note which remembered pixels are lit in a judged frame, and remember new ones."""
         n_fresh, n_together, n_alone = _lit.see(
-            np.ascontiguousarray(image),
-            valid.view(np.uint8),
+            *memory(image),
+            mask,
             np.ascontiguousarray(maxima_HW),
             self._ring_HW,
             self._new_limit_R,
             self._table,
             self._fresh,
             self._shape,
-            image.itemsize,
+            image.dtype.itemsize,
         )
         if n_together <= BLANK_LIT:
             self._table["blanks"] += 1
@@ -123,8 +124,8 @@ class HotPixels:
 
     def look(
         self,
-        image: NDArray[np.unsignedinteger],
-        valid: NDArray[np.bool_],
+        image: Image,
+        mask: Mask,
         rate_R: NDArray[np.floating],
     ) -> tuple[NDArray[np.int64], bool]:
         """Decide which pixels are hot, and forget what was nothing; after `see` of this frame.
@@ -143,7 +144,7 @@ class HotPixels:
         often = t["lit"] >= np.maximum(STEADY_RATE * t["frames"], SAME_FRAMES)
         suspected = is_alone & (often | steady | flickering)
         wanted = np.flatnonzero(is_alone & (steady | flickering))
-        hot = wanted[self._in_the_dark(image, valid, t["pixel"][wanted], rate_R)]
+        hot = wanted[self._in_the_dark(image, mask, t["pixel"][wanted], rate_R)]
         suspected[hot] = False
         keep = (t["frames"] < TRIAL_FRAMES) | (t["lit"] >= FORGET_RATE * t["frames"])
         if len(keep) > CAPACITY // 2:
@@ -211,8 +212,8 @@ class HotPixels:
 
     def _in_the_dark(
         self,
-        image: NDArray[np.unsignedinteger],
-        valid: NDArray[np.bool_],
+        image: Image,
+        mask: Mask,
         pixels: NDArray[np.int64],
         rate_R: NDArray[np.floating],
     ) -> NDArray[np.bool_]:
@@ -223,11 +224,12 @@ class HotPixels:
         used = (rows >= 0) & (rows < self._shape[0]) & (columns >= 0) & (columns < self._shape[1])
         rows = np.clip(rows, 0, self._shape[0] - 1)
         columns = np.clip(columns, 0, self._shape[1] - 1)
-        counts = image[rows, columns]
-        used &= valid[rows, columns] & (counts != np.iinfo(image.dtype).max)
+        near = rows * self._shape[1] + columns
+        counts = counts_at(image, near)
+        used &= valid_at(mask, near) & (counts != np.iinfo(image.dtype).max)
         used[:, NEAR_PX, NEAR_PX] = False
-        near = np.where(used, counts, 0).astype(np.int64).reshape(len(pixels), len(span) ** 2)
-        others = near.sum(1) - near.max(1, initial=0)
+        photons = np.where(used, counts, 0).astype(np.int64).reshape(len(pixels), len(span) ** 2)
+        others = photons.sum(1) - photons.max(1, initial=0)
         expected = rate_R[self._rings(pixels)] * used.sum((1, 2))
         chance = special.gammainc(np.maximum(others, 1), np.maximum(expected, 1e-9))
         return np.asarray((others == 0) | (chance > NEAR_TAIL))

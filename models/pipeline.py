@@ -22,9 +22,10 @@ from hitfinder.models.evidence import Evidence, gather_evidence, outside_boxes
 from hitfinder.models.frame_gate import FrameGate
 from hitfinder.models.frontend import CellTables, Pooled, pool_frame
 from hitfinder.models.geometry import Geometry
+from hitfinder.models.image import Image
 from hitfinder.models.judgement import Judgement
 from hitfinder.models.places import Float, Places, look_closer
-from hitfinder.models.series_context import Image, SeriesContext
+from hitfinder.models.series_context import SeriesContext
 from hitfinder.models.spots import Spots, locate, no_spots
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class Pipeline:
     ) -> Judgement:
         seen = look_closer(
             image,
-            context.valid,
+            context.mask,
             found.boxes(),
             context.geometry.beam_center_px,
             context.series.knows_hot_pixels,
@@ -236,7 +237,7 @@ class Pipeline:
         """Return the spots of a hit: what its boxes are at full resolution."""
         found = look_closer(
             image,
-            context.valid,
+            context.mask,
             boxes,
             context.geometry.beam_center_px,
             # It is a hit for other reasons; an unknown hot pixel is one peak more.
@@ -249,7 +250,7 @@ class Pipeline:
         best = np.argsort(-p, kind="stable")
         best = best[: max(int((p >= MIN_SPOT_PROBABILITY).sum()), 1)]
         columns = (found.ss, found.fs, found.sigma_px, found.background_per_px, p)
-        return locate(image, context.valid, *(c[best] for c in columns))
+        return locate(image, context.mask, *(c[best] for c in columns))
 
 
 def _on(device: str) -> DeviceEvidence:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hitfinder.models import _cells, _places
 from hitfinder.models.frontend import CELL_PX
+from hitfinder.models.image import Image, Mask, memory
 from hitfinder.models.scan import FLOOR, SCALES_PX
 
 PLACES = 48
@@ -155,8 +156,8 @@ def merge(candidates_5SK: Float, n_keep: int = CONSIDERED) -> Float:
 
 
 def look_closer(
-    image: NDArray[np.unsignedinteger],
-    valid: NDArray[np.bool_],
+    image: Image,
+    mask: Mask,
     boxes: Float,
     beam_center_px: tuple[float, float],
     trust_bright_pixels: bool,
@@ -167,7 +168,7 @@ def look_closer(
 
     Args:
         image: (ss, fs) uint8, uint16 or uint32, photons; the type's largest value is no count.
-        valid: bool (ss, fs).
+        mask: `mask_of` the pixels that count.
         boxes: `merge`'s, float32 (6, boxes).
         beam_center_px: (fs, ss) pixel index.
         trust_bright_pixels: False lets no pixel count more than its neighbours vouch for.
@@ -177,7 +178,7 @@ def look_closer(
     columns = np.ascontiguousarray(boxes[:, :n_places])
     n, n_known = columns.shape[1], 0 if looks is None else len(looks[0])
     ratio, found = log_ratios(
-        image, valid, columns[2:, n_known:], beam_center_px, trust_bright_pixels
+        image, mask, columns[2:, n_known:], beam_center_px, trust_bright_pixels
     )
     if looks is not None:
         ratio, found = (
@@ -200,8 +201,8 @@ def look_closer(
 
 
 def log_ratios(
-    image: NDArray[np.unsignedinteger],
-    valid: NDArray[np.bool_],
+    image: Image,
+    mask: Mask,
     boxes_4K: Float,
     beam_center_px: tuple[float, float],
     trust_bright_pixels: bool,
@@ -210,7 +211,7 @@ def log_ratios(
 
     Args:
         image: as in `look_closer`.
-        valid: as in `look_closer`.
+        mask: as in `look_closer`.
         boxes_4K: float32, centre ss and fs in cells, mean photons, edge in pixels.
         beam_center_px: as in `look_closer`.
         trust_bright_pixels: as in `look_closer`.
@@ -225,10 +226,10 @@ def log_ratios(
     n = boxes_4K.shape[1]
     ratio, found = np.empty((n, N_WIDTHS), np.float32), np.empty((n, 6), np.float32)
     _places.log_ratios(
-        np.ascontiguousarray(image),
-        valid.view(np.uint8),
+        *memory(image),
+        mask,
         (image.shape[0], image.shape[1]),
-        image.itemsize,
+        image.dtype.itemsize,
         np.ascontiguousarray(boxes_4K),
         CELL_PX,
         not trust_bright_pixels,
@@ -236,7 +237,7 @@ def log_ratios(
         table.share,
         table.intensity,
         table.log_prior,
-        _log_chances(valid.size),
+        _log_chances(image.shape[0] * image.shape[1]),
         table.first,
         table.reach,
         (LOWEST_OCTAVE, STEPS_PER_OCTAVE),

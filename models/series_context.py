@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from hitfinder.models import heads, learned
 from hitfinder.models.frontend import CELL_PX, CellTables, Pooled, cell_tables, pool_again
 from hitfinder.models.geometry import Geometry
+from hitfinder.models.image import Image, mask_of, saturated_pixels
 from hitfinder.models.series_model import SeriesModel
 from hitfinder.models.water import WaterTable
 
-Image = NDArray[np.unsignedinteger]
 FEW_SATURATED = 64
 """Up to this many overflowed pixels the exposure of their cells is not worth correcting."""
 
@@ -27,6 +27,7 @@ class SeriesContext:
 
     Attributes:
         valid: bool (ss, fs), the stated mask less what was learned; changes as frames teach.
+        mask: the same, `mask_of` it; another array once it has changed.
         series: what the frames have taught.
         n_judged: frames judged in this context.
     """
@@ -39,6 +40,7 @@ class SeriesContext:
         known: learned.Entries,
     ) -> None:
         self.geometry, self.valid = geometry, np.array(valid, order="C")
+        self.mask = mask_of(self.valid)
         self.cells = cell_tables(geometry, valid)
         self.heads = heads.head_tables(water, self.cells, geometry.pixel_size_m[0])
         self.n_judged = 0
@@ -62,7 +64,7 @@ class SeriesContext:
         fresh = self.series.teach(
             image,
             pooled,
-            self.valid,
+            self.mask,
             radial_counts,
             photons_per_px,
             is_hit=is_hit,
@@ -86,6 +88,7 @@ class SeriesContext:
         if not len(pixels):
             return
         self.valid.reshape(-1)[pixels] = False
+        self.mask = mask_of(self.valid)
         row, column = np.divmod(pixels, self.geometry.shape[1])
         width = self.cells.exposure_HW.shape[1]
         flat = row // CELL_PX * width + column // CELL_PX
@@ -104,12 +107,9 @@ class SeriesContext:
         """
         if n_saturated <= FEW_SATURATED:
             return self.cells
-        top = np.iinfo(image.dtype).max
-        known = self._stuck
-        if known is not None and len(known) == n_saturated:
-            if bool((image.ravel()[known] == top).all()):
-                return self._stuck_cells
-        saturated = (image == top) & self.valid
-        self._stuck = np.flatnonzero(saturated)
-        self._stuck_cells = cell_tables(self.geometry, self.valid & ~saturated)
+        stuck = saturated_pixels(image, self.valid)
+        if self._stuck is None or not np.array_equal(stuck, self._stuck):
+            usable = self.valid.copy()
+            usable.reshape(-1)[stuck] = False
+            self._stuck, self._stuck_cells = stuck, cell_tables(self.geometry, usable)
         return self._stuck_cells

@@ -19,6 +19,7 @@ from hitfinder.models import learned
 from hitfinder.models.dim_regions import DimRegions
 from hitfinder.models.frontend import CELL_PX, N_SECTORS, CellTables, Pooled
 from hitfinder.models.hot_pixels import HotPixels, least_counts
+from hitfinder.models.image import Image, Mask
 from hitfinder.models.learned import Entries, Kind
 
 EARLY_FRAMES = 256
@@ -86,9 +87,9 @@ class SeriesModel:
 
     def teach(
         self,
-        image: NDArray[np.unsignedinteger],
+        image: Image,
         pooled: Pooled,
-        valid: NDArray[np.bool_],
+        mask: Mask,
         radial_counts: NDArray[np.float32],
         photons_per_px: float,
         *,
@@ -100,14 +101,14 @@ class SeriesModel:
         Args:
             image: (ss, fs).
             pooled: its maps, of the pixels that are valid now.
-            valid: bool (ss, fs), without what was learned.
+            mask: of the pixels that count, without what was learned.
             radial_counts: float32 (2, bins), background photons and pixels per ring and sector.
             photons_per_px: its background.
             is_hit: its verdict; background is learned from misses.
             frame: its number, for the record.
 
         Returns:
-            New entries, which the caller must take out of its tables and of `valid`.
+            New entries, which the caller must take out of its tables and of the mask.
         """
         if photons_per_px <= 0 or not self._is_new(pooled):
             return learned.no_entries()
@@ -119,11 +120,11 @@ class SeriesModel:
         if is_early or self._n_taught % LATE_EVERY == 0:
             self._add_rings(radial_counts, photons_per_px, is_hit=is_hit)
             self._set_limits(photons_per_px)
-            self._hot.see(image, pooled.sums, pooled.maxima, valid, is_hit=is_hit)
+            self._hot.see(image, pooled.sums, pooled.maxima, mask, is_hit=is_hit)
         fresh = learned.no_entries()
         step = EARLY_STEP if is_early else LATE_STEP
         if self._n_taught >= FIRST_LOOK and self._n_taught % step == 0:
-            fresh = self._hot_entries(image, valid, photons_per_px, frame)
+            fresh = self._hot_entries(image, mask, photons_per_px, frame)
         if self._n_taught % DIM_STEP == 0:
             fresh = np.concatenate((fresh, self._dim_entries(pooled.sums, photons_per_px, frame)))
         if len(fresh):
@@ -170,12 +171,12 @@ class SeriesModel:
 
     def _hot_entries(
         self,
-        image: NDArray[np.unsignedinteger],
-        valid: NDArray[np.bool_],
+        image: Image,
+        mask: Mask,
         photons_per_px: float,
         frame: int,
     ) -> Entries:
-        pixels, is_more_to_come = self._hot.look(image, valid, self._rate_R(photons_per_px))
+        pixels, is_more_to_come = self._hot.look(image, mask, self._rate_R(photons_per_px))
         found = learned.entries(Kind.HOT, pixels, 1, frame)
         if len(pixels):
             self._found_at = self._n_taught

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.models import _spots
+from hitfinder.models.image import Image, Mask, memory
 
 MAX_PEAKS = 1024
 MIN_KERNEL_PX = 1.0
@@ -52,8 +53,8 @@ def no_spots() -> Spots:
 
 
 def locate(
-    image: NDArray[np.unsignedinteger],
-    valid: NDArray[np.bool_],
+    image: Image,
+    mask: Mask,
     ss_px: Float,
     fs_px: Float,
     sigma_px: Float,
@@ -64,7 +65,7 @@ def locate(
 
     Args:
         image: uint (ss, fs), photons; the largest value of the type is not a count.
-        valid: bool (ss, fs).
+        mask: `mask_of` the pixels that count.
         ss_px: start position of each place, strongest first.
         fs_px: start position.
         sigma_px: width of the spot.
@@ -76,10 +77,10 @@ def locate(
     places = np.stack((ss_px, fs_px, sigma_px, background_per_px), dtype=np.float32)
     found = np.empty_like(places)
     _spots.locate(
-        np.ascontiguousarray(image),
-        valid.view(np.uint8),
+        *memory(image),
+        mask,
         (image.shape[0], image.shape[1]),
-        image.itemsize,
+        image.dtype.itemsize,
         places,
         N_SHIFTS,
         (MIN_KERNEL_PX, DISC_SIGMA, MIN_DISC_PX, MAX_DISC_PX, GAP_PX, PRIOR_PHOTONS),

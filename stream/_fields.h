@@ -1,10 +1,10 @@
 /* Fields of 4 x 4 pixels from a step's lit planes: four neighbours in a row are four bits of a byte, their sum a number of
  * bits, their largest found from the highest plane down. What does not fit a byte (`bright` pixels) is added one by one, and
- * rows with many of these are pooled from the image. For `_reduce.c` alone. */
+ * rows with many of these are pooled from their pixels. For `_reduce.c` alone. */
 #ifndef HITFINDER_FIELDS_H
 #define HITFINDER_FIELDS_H
 
-#include "_lines.h"
+#include "_planes.h"
 
 #define FIELDS (STEP / 4) /* rows of four pixels */
 #define DIM_PLANES 6     /* four pixels below 2**6 add up to one byte */
@@ -56,7 +56,7 @@ INLINE void join_rows(const reduction *r, uint32_t *sums, uint32_t *maxima) {
 }
 
 /* Pool every four rows of which the last pixel is done; the image's last may be fewer. */
-INLINE void finish_rows(reduction *r, size_t elem) {
+INLINE void finish_rows(reduction *r, size_t elem, machine with) {
     const size_t width = r->n_fs / 4;
     for (;;) {
         const size_t first = 4 * r->n_pooled, n_rows = first < r->n_ss ? smaller(4, r->n_ss - first) : 0;
@@ -64,10 +64,12 @@ INLINE void finish_rows(reduction *r, size_t elem) {
         uint32_t *sums = r->sums + r->n_pooled * width, *maxima = r->maxima + r->n_pooled * width;
         memset(r->field_sums + n_rows * width, 0, (4 - n_rows) * width);
         memset(r->field_maxima + n_rows * width, 0, (4 - n_rows) * width);
-        if (r->bright_end > first * r->n_fs)
-            pool4(r->image + first * r->n_fs * elem, elem, r->all_valid, n_rows, r->n_fs, sums, maxima);
-        else
+        if (r->bright_end > first * r->n_fs) {
+            make_pixels(r->planes, (const uint32_t(*)[2])r->steps, elem, first * r->n_fs, n_rows * r->n_fs, r->rows, with);
+            pool4(r->rows, elem, r->all_valid, n_rows, r->n_fs, sums, maxima);
+        } else {
             join_rows(r, sums, maxima);
+        }
         r->n_pooled++, r->n_fields -= n_rows * width;
         r->n_cleared = r->n_cleared < r->n_pooled ? r->n_pooled : r->n_cleared;
         memmove(r->field_sums, r->field_sums + n_rows * width, r->n_fields);

@@ -260,23 +260,23 @@ static PyObject *py_pool4(PyObject *Py_UNUSED(module), PyObject *args) {
 
 /* What must hold of a frame for its planes to be pooled as they are. */
 static int check_reduction(const Py_buffer *view, size_t n_ss, size_t n_fs, size_t elem_size, size_t block_bytes) {
-    const size_t n_px = n_ss * n_fs, n_bytes = n_px * elem_size, n_fields = (n_ss / 4 + (n_ss % 4 != 0)) * (n_fs / 4);
-    if (n_fs % 4 == 0 && n_px % 8 == 0 && block_bytes && block_bytes % (64 * elem_size) == 0 &&
-        (size_t)view[1].len == (n_px + 63) / 64 * 8 && (size_t)view[2].len == n_bytes &&
-        (size_t)view[3].len == (n_bytes + 63) / 64 && (size_t)view[4].len == 4 * n_fields &&
-        (size_t)view[5].len == 4 * n_fields && (uintptr_t)view[1].buf % 8 == 0 &&
-        (uintptr_t)view[2].buf % elem_size == 0 && (uintptr_t)view[4].buf % 4 == 0 &&
-        (uintptr_t)view[5].buf % 4 == 0)
+    const size_t n_px = n_ss * n_fs, n_fields = (n_ss / 4 + (n_ss % 4 != 0)) * (n_fs / 4);
+    const size_t n_steps = (n_px + STEP - 1) / STEP;
+    if (n_fs % 4 == 0 && n_px % 8 == 0 && block_bytes && block_bytes % (STEP * elem_size) == 0 &&
+        (size_t)view[1].len == (n_px + 63) / 64 * 8 && (size_t)view[2].len == n_steps * STEP * elem_size &&
+        (size_t)view[3].len == 8 * n_steps && (size_t)view[4].len == 4 * n_fields &&
+        (size_t)view[5].len == 4 * n_fields && (uintptr_t)view[1].buf % 8 == 0 && (uintptr_t)view[3].buf % 4 == 0 &&
+        (uintptr_t)view[4].buf % 4 == 0 && (uintptr_t)view[5].buf % 4 == 0 && n_steps < UINT32_MAX / 32)
         return 1;
-    PyErr_Format(PyExc_ValueError, "valid, image, is_lit, sums, maxima of %zd, %zd, %zd, %zd, %zd bytes do not fit "
+    PyErr_Format(PyExc_ValueError, "valid, planes, steps, sums, maxima of %zd, %zd, %zd, %zd, %zd bytes do not fit "
                  "(%zu, %zu) pixels of %zu bytes in blocks of %zu, or are not aligned", view[1].len, view[2].len,
                  view[3].len, view[4].len, view[5].len, n_ss, n_fs, elem_size, block_bytes);
     return 0;
 }
 
-PyDoc_STRVAR(reduce_doc, "reduce(body, valid, image, is_lit, sums, maxima, n_ss, n_fs, elem_size, block_bytes)"
+PyDoc_STRVAR(reduce_doc, "reduce(body, valid, planes, steps, sums, maxima, n_ss, n_fs, elem_size, block_bytes)"
                          " -> tuple[int, int] | str\n\n"
-                         "Decode bitshuffled LZ4 blocks (no header), pool them, and make the image that is lit.");
+                         "Decode bitshuffled LZ4 blocks (no header), pool them, and keep the planes that are lit.");
 
 static PyObject *py_reduce(PyObject *Py_UNUSED(module), PyObject *args) {
     Py_buffer view[6];
@@ -294,19 +294,20 @@ static PyObject *py_reduce(PyObject *Py_UNUSED(module), PyObject *args) {
         goto done;
     }
     if (!check_reduction(view, (size_t)n_ss, (size_t)n_fs, (size_t)elem_size, (size_t)block_bytes)) goto done;
-    const size_t n_scratch = scratch_bytes((size_t)block_bytes, (size_t)view[2].len);
-    uint8_t *memory = PyMem_RawMalloc(n_scratch + reduction_bytes((size_t)n_fs));
+    const size_t n_bytes = (size_t)n_ss * (size_t)n_fs * (size_t)elem_size;
+    const size_t n_scratch = scratch_bytes((size_t)block_bytes, n_bytes);
+    uint8_t *memory = PyMem_RawMalloc(n_scratch + reduction_bytes((size_t)n_fs, (size_t)elem_size));
     if (!memory) {
         PyErr_NoMemory();
         goto done;
     }
     reduction r = {.elem = (size_t)elem_size, .n_ss = (size_t)n_ss, .n_fs = (size_t)n_fs, .valid = view[1].buf,
-                   .image = view[2].buf, .is_lit = view[3].buf, .sums = view[4].buf, .maxima = view[5].buf};
+                   .planes = view[2].buf, .steps = view[3].buf, .sums = view[4].buf, .maxima = view[5].buf};
     const uint8_t *in = view[0].buf;
     Py_BEGIN_ALLOW_THREADS
     reduce_begin(&r, memory + n_scratch);
-    is_good = walk_bslz4(&in, (size_t)view[0].len, (size_t)view[2].len, r.elem, (size_t)block_bytes,
-                         aligned(memory), reduce, &r, &wrong);
+    is_good = walk_bslz4(&in, (size_t)view[0].len, n_bytes, r.elem, (size_t)block_bytes, aligned(memory), reduce, &r,
+                         &wrong);
     Py_END_ALLOW_THREADS
     PyMem_RawFree(memory);
     const pool_counts counts = reduce_end(&r);
@@ -316,6 +317,39 @@ static PyObject *py_reduce(PyObject *Py_UNUSED(module), PyObject *args) {
 done:
     for (int i = 0; i < 6; i++) PyBuffer_Release(&view[i]);
     return result;
+}
+
+/* Whether each step's planes are there. */
+static int are_steps(const uint32_t (*steps)[2], size_t n_steps, size_t n_planes, size_t elem_size) {
+    for (size_t k = 0; k < n_steps; k++)
+        if (steps[k][0] + (size_t)__builtin_popcount(steps[k][1]) > n_planes || (uint64_t)steps[k][1] >> 8 * elem_size) {
+            PyErr_Format(PyExc_ValueError, "step %zu: planes %x from %u on, of %zu", k, steps[k][1], steps[k][0], n_planes);
+            return 0;
+        }
+    return 1;
+}
+
+PyDoc_STRVAR(pixels_doc, "pixels(planes, steps, image, elem_size) -> None\n\nMake the image of what `reduce` left.");
+
+static PyObject *py_pixels(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer planes, steps, image;
+    Py_ssize_t elem_size;
+    int is_good = 0;
+    if (!PyArg_ParseTuple(args, "y*y*w*n", &planes, &steps, &image, &elem_size)) return NULL;
+    if ((elem_size != 1 && elem_size != 2 && elem_size != 4) || image.len % elem_size ||
+        (size_t)steps.len != ((size_t)(image.len / elem_size) + STEP - 1) / STEP * 8 || (uintptr_t)steps.buf % 4) {
+        PyErr_Format(PyExc_ValueError, "%zd bytes of pixels of %zd, %zd of steps: out of range", image.len, elem_size,
+                     steps.len);
+    } else if (are_steps(steps.buf, (size_t)steps.len / 8, (size_t)planes.len / PLANE_BYTES, (size_t)elem_size)) {
+        is_good = 1;
+        Py_BEGIN_ALLOW_THREADS
+        pixels_of_planes(planes.buf, steps.buf, (size_t)elem_size, (size_t)(image.len / elem_size), image.buf);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&planes);
+    PyBuffer_Release(&steps);
+    PyBuffer_Release(&image);
+    return is_good ? Py_NewRef(Py_None) : NULL;
 }
 
 /* Borrow an aligned word of a buffer. On success the caller releases `view`. */
@@ -410,6 +444,7 @@ static PyMethodDef methods[] = {
     {"lz4_block", py_lz4_block, METH_VARARGS, lz4_block_doc},
     {"pool4", py_pool4, METH_VARARGS, pool4_doc},
     {"reduce", py_reduce, METH_VARARGS, reduce_doc},
+    {"pixels", py_pixels, METH_VARARGS, pixels_doc},
     {"load_u32", (PyCFunction)(void (*)(void))py_load_u32, METH_FASTCALL, load_u32_doc},
     {"store_u32", (PyCFunction)(void (*)(void))py_store_u32, METH_FASTCALL, store_u32_doc},
     {"cas_u32", (PyCFunction)(void (*)(void))py_cas_u32, METH_FASTCALL, cas_u32_doc},

@@ -36,29 +36,37 @@ typedef struct {
 pool_counts pool4(const void *image, size_t itemsize, const uint8_t *valid, size_t n_ss, size_t n_fs,
                   uint32_t *sums, uint32_t *maxima);
 
-/* A frame's blocks on their way to pooled maps and an image; see _reduce.c. The caller sets the first part:
+#define STEP 512 /* pixels taken at once: a vector of each plane */
+#define PLANE_BYTES (STEP / 8)
+
+/* A frame's blocks on their way to pooled maps and lit planes; see _reduce.c. The caller sets the first part:
  * elements of 1, 2 or 4 bytes, n_fs a multiple of 4, n_ss * n_fs one of 8. */
 typedef struct {
     size_t elem, n_ss, n_fs;
     const uint64_t *valid; /* a bit a pixel, lowest first, 0 behind the last pixel */
-    uint8_t *image;        /* all 0 but in lines that are lit; saturated pixels keep their value */
-    uint8_t *is_lit;       /* a byte for each line of 64 bytes of the image */
+    uint8_t *planes;       /* those of each step that hold anything, step after step, lowest first; 0 where not valid */
+    uint32_t (*steps)[2];  /* of each step its first plane, and a bit for each that is there */
     uint32_t *sums, *maxima;
     pool_counts counts;
     uint64_t n_dim_photons[8];  /* two numbers each */
     size_t n_done, bright_end;  /* pixels */
     size_t n_pooled, n_cleared; /* rows of fields */
     size_t n_fields;            /* waiting to be joined over four rows */
+    uint32_t n_planes;
     uint8_t *field_sums, *field_maxima;
     const uint8_t *all_valid; /* four rows of ones */
+    uint8_t *rows;            /* four rows of pixels */
 } reduction;
 
 /* Bytes of memory that a reduction of rows of n_fs pixels needs. */
-size_t reduction_bytes(size_t n_fs);
+size_t reduction_bytes(size_t n_fs, size_t elem);
 void reduce_begin(reduction *r, uint8_t *memory);
 /* The next block's planes, n_bytes of them, with LZ4_SLACK readable bytes behind; all blocks but the last hold
- * a multiple of 64 pixels. */
+ * whole steps. */
 void reduce_block(reduction *r, const uint8_t *planes, size_t n_bytes);
 pool_counts reduce_end(const reduction *r);
+
+/* Make n_px pixels, all there are, from what a reduction left. */
+void pixels_of_planes(const uint8_t *planes, const uint32_t (*steps)[2], size_t elem, size_t n_px, uint8_t *image);
 
 #endif

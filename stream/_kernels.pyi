@@ -24,8 +24,8 @@ def pool4(
 def reduce(
     body: Buffer,
     valid: Buffer,
-    image: Buffer,
-    is_lit: Buffer,
+    planes: Buffer,
+    steps: Buffer,
     sums: Buffer,
     maxima: Buffer,
     n_ss: int,
@@ -34,6 +34,7 @@ def reduce(
     block_bytes: int,
     /,
 ) -> tuple[int, int] | str: ...
+def pixels(planes: Buffer, steps: Buffer, image: Buffer, elem_size: int, /) -> None: ...
 def load_u32(buffer: Buffer, offset: int, /) -> int: ...
 def store_u32(buffer: Buffer, offset: int, value: int, /) -> None: ...
 def cas_u32(buffer: Buffer, offset: int, expected: int, new: int, /) -> bool: ...

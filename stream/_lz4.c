@@ -42,6 +42,10 @@ INLINE bytes16 load16(const uint8_t *from) {
 
 INLINE void store16(uint8_t *to, bytes16 v) { memcpy(to, &v, sizeof v); }
 
+#define BOTH(a, b)                                                                                              \
+    __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, \
+                            22, 23, 24, 25, 26, 27, 28, 29, 30, 31)
+
 /* Gather the bytes of v that `which` names. */
 typedef bytes16 picker(bytes16 v, bytes16 which);
 
@@ -64,12 +68,8 @@ INLINE void copy_match(uint8_t *out, size_t offset, size_t n, picker *pick16) {
     const uint8_t *from = out - offset;
     const bytes16 *which = REPEATED[offset < 16 ? offset : 16];
     bytes16 last = load16(from);
-    union {
-        bytes16 half[2];
-        bytes32 whole;
-    } cycles;
-    cycles.half[0] = pick16(last, which[0]);
-    store16(out, cycles.half[0]);
+    const bytes16 first = pick16(last, which[0]);
+    store16(out, first);
     if (n <= 16) return;
     if (offset >= 32) {
         for (size_t i = 16; i < n; i += 32) {
@@ -80,8 +80,8 @@ INLINE void copy_match(uint8_t *out, size_t offset, size_t n, picker *pick16) {
     } else if (offset > 16) {
         for (size_t i = 16; i < n; i += 16) store16(out + i, load16(from + i));
     } else {
-        cycles.half[1] = pick16(last, which[1]);
-        bytes32 v = cycles.whole;
+        const bytes16 second = pick16(last, which[1]);
+        const bytes32 v = BOTH(first, second); /* through memory it would wait for the two stores */
         for (size_t i = 0; i < n; i += WHOLE[offset]) memcpy(out + i, &v, 32);
     }
 }

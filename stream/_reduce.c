@@ -1,11 +1,11 @@
-/* A block's bit planes to pooled sums, maxima and counts, and to those pixels that are not 0.
+/* A block's bit planes to pooled sums, maxima and counts, and to those planes that hold anything.
  *
- * Photons are few: most planes of a block are empty and most pixels are 0. So fields are added up in the planes
- * themselves (`_fields.h`), and pixels are made only where a line of the image is lit (`_lines.h`). Plain C, compiled
- * for three kinds of machines. */
+ * Photons are few: most planes of a block are empty. So fields are added up in the planes themselves (`_fields.h`), and
+ * the few that are lit are kept as they are (`_planes.h`): an image would be five times as many bytes, of which few are
+ * ever looked at. Plain C, compiled for three kinds of machines. */
 #include "_fields.h"
 
-#define MOST_BRIGHT 16 /* in a step; with more, its rows are pooled from the image */
+#define MOST_BRIGHT 16 /* in a step; with more, its rows are pooled from their pixels */
 
 INLINE uint64_t n_bits(const words *v) {
     uint64_t n = 0;
@@ -21,7 +21,7 @@ INLINE void take_saturated(reduction *r, const lit_planes *lit, words *used) {
     *used &= ~all;
 }
 
-/* Add bright pixels to their fields, or leave their rows to be pooled from the image; use them no more. */
+/* Add bright pixels to their fields, or leave their rows to be pooled pixel by pixel; use them no more. */
 INLINE void take_bright(reduction *r, const lit_planes *lit, words *used, size_t n_px) {
     words bright = {0};
     for (size_t i = lit->n; i-- > 0 && lit->bit[i] >= DIM_PLANES;) bright |= lit->word[i];
@@ -65,12 +65,12 @@ INLINE void reduce_step(reduction *r, size_t elem, const uint8_t *planes, size_t
         lit.word[lit.n] = word & used, lit.bit[lit.n] = maybe[i];
         lit.n += (size_t)with.any(&lit.word[lit.n]);
     }
-    put_lines(r, elem, &lit, n_px, with);
+    put_planes(r, &lit);
     if (lit.n == 8 * elem) take_saturated(r, &lit, &used);
     if (lit.n && lit.bit[lit.n - 1] >= DIM_PLANES) take_bright(r, &lit, &used, n_px);
     put_fields(r, &lit, &used);
     r->n_fields += n_px / 4, r->n_done += n_px;
-    finish_rows(r, elem);
+    finish_rows(r, elem, with);
 }
 
 #define GROUP 8 /* planes looked at together: in registers */
@@ -108,23 +108,24 @@ INLINE void reduce_any(reduction *r, const uint8_t *planes, size_t n_bytes, mach
 
 #if HAVE_X86
 AVX512 static void reduce_avx512(reduction *r, const uint8_t *planes, size_t n_bytes) {
-    reduce_any(r, planes, n_bytes, (machine){make_line_avx512, find_lines_avx512, any_bit_avx512});
-    _mm_sfence();
+    reduce_any(r, planes, n_bytes, (machine){make_line_avx512, any_bit_avx512});
 }
 
 AVX2 static void reduce_avx2(reduction *r, const uint8_t *planes, size_t n_bytes) {
-    reduce_any(r, planes, n_bytes, (machine){make_line, find_lines, any_bit});
+    reduce_any(r, planes, n_bytes, (machine){make_line, any_bit});
 }
 #endif
 
-size_t reduction_bytes(size_t n_fs) { return 2 * (n_fs + FIELDS) + 4 * n_fs; }
+size_t reduction_bytes(size_t n_fs, size_t elem) { return 2 * (n_fs + FIELDS) + 4 * n_fs + 4 * n_fs * elem + 8; }
 
 void reduce_begin(reduction *r, uint8_t *memory) {
     r->field_sums = memory, r->field_maxima = memory + r->n_fs + FIELDS;
     uint8_t *all_valid = r->field_maxima + r->n_fs + FIELDS;
     memset(all_valid, 1, 4 * r->n_fs);
     r->all_valid = all_valid;
-    r->n_done = r->bright_end = r->n_pooled = r->n_cleared = r->n_fields = 0;
+    r->rows = all_valid + 4 * r->n_fs;
+    r->rows += -(uintptr_t)r->rows % 8; /* as pixels are */
+    r->n_done = r->bright_end = r->n_pooled = r->n_cleared = r->n_fields = r->n_planes = 0;
     memset(r->n_dim_photons, 0, sizeof r->n_dim_photons);
     r->counts = (pool_counts){0, 0};
 }
@@ -140,11 +141,15 @@ void reduce_block(reduction *r, const uint8_t *planes, size_t n_bytes) {
         return;
     }
 #endif
-    reduce_any(r, planes, n_bytes, (machine){make_line, find_lines, any_bit});
+    reduce_any(r, planes, n_bytes, (machine){make_line, any_bit});
 }
 
 pool_counts reduce_end(const reduction *r) {
     pool_counts counts = r->counts;
     for (size_t w = 0; w < 8; w++) counts.n_photons += (r->n_dim_photons[w] >> 32) + (uint32_t)r->n_dim_photons[w];
     return counts;
+}
+
+void pixels_of_planes(const uint8_t *planes, const uint32_t (*steps)[2], size_t elem, size_t n_px, uint8_t *image) {
+    make_pixels(planes, steps, elem, 0, n_px, image, (machine){make_line, any_bit});
 }

@@ -20,12 +20,12 @@ import msgspec
 import numpy as np
 import torch
 
+from hitfinder.models.image import mask_of
 from hitfinder.models.judgement import Judgement
 from hitfinder.models.pipeline import Pipeline
 from hitfinder.sim.detector import Protocol
 from hitfinder.stream import bslz4, wire
 from hitfinder.stream.messages import Blob, Frame, SeriesStart
-from hitfinder.stream.reduction import mask_of
 from hitfinder.stream.results import Outcome, Peaks, Record
 from hitfinder.stream.ring import Layout, Ring, create_memory
 from hitfinder.stream.series_folder import JudgedFrame, SeriesFolder

@@ -11,10 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from hitfinder.models.frontend import Pooled
+from hitfinder.models.image import Image, Mask
 from hitfinder.models.series_context import SeriesContext
-from hitfinder.stream.bslz4 import Pixels
 from hitfinder.stream.messages import Blob
-from hitfinder.stream.reduction import Mask, mask_of
 from hitfinder.workers.geometry import SeriesGeometry
 from hitfinder.workers.knowledge import Knowledge
 from hitfinder.workers.reduction import FrameReduction, reductions_on
@@ -36,15 +35,10 @@ class Terms:
     ) -> None:
         self.version, self.geometry, self.context = version, geometry, context
         self.knowledge = knowledge
-        self._mask, self._n_learned = mask_of(context.valid), context.series.version
 
     def mask(self) -> tuple[Mask, int]:
         """Return the pixels that count now, and the version of what was learned."""
-        if self._n_learned != self.context.series.version:
-            # A new one: threads may be reading the old one.
-            self._mask = mask_of(self.context.valid)
-            self._n_learned = self.context.series.version
-        return self._mask, self._n_learned
+        return self.context.mask, self.context.series.version
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +56,7 @@ class Planned:
     reduction: FrameReduction
     done: Future[None]
 
-    def wait(self) -> tuple[Pixels, Pooled]:
+    def wait(self) -> tuple[Image, Pooled]:
         """Return image and maps as of now, borrowed until the frame is given back.
 
         Raises:
@@ -108,6 +102,6 @@ class Decoders:
     def _memory(self, blob: Blob) -> FrameReduction:
         while self._unused:
             found = self._unused.pop()
-            if (found.image.shape, found.image.dtype.name) == (blob.shape, blob.dtype):
+            if (found.shape, found.dtype) == (blob.shape, blob.dtype):
                 return found
         return self._new_reduction(blob.shape, blob.dtype)

@@ -13,10 +13,10 @@ from bitshuffle import compress_lz4
 
 from hitfinder.models.device_frame import DeviceFrame
 from hitfinder.models.frontend import Pooled
+from hitfinder.models.image import Image, Mask, mask_of
 from hitfinder.stream import bslz4
 from hitfinder.stream.errors import WireError
 from hitfinder.stream.messages import PIXEL_TYPES, Blob, Codec
-from hitfinder.stream.reduction import Mask, mask_of
 from hitfinder.workers.reduction import FrameReduction, HostReduction
 
 TRIAL_SHAPE = (130, 1028)
@@ -32,15 +32,28 @@ class DeviceReduction:
         device: `cuda:N`, or `cpu` for Triton's interpreter.
 
     Attributes:
-        image: (ss, fs), counts; 0 where the mask has none. Of the last frame.
+        shape: as given.
+        dtype: as given.
         n_by_host: frames that the host reduced.
     """
 
     def __init__(self, shape: tuple[int, int], dtype: str, device: str) -> None:
-        self._shape, self._dtype, self._device = shape, dtype, device
+        self.shape, self.dtype, self._device = shape, dtype, device
         self._frame: DeviceFrame | None = None
-        self.image: bslz4.Pixels = np.zeros(shape, dtype)
+        self._is_on_device = False
         self.n_by_host = 0
+
+    @property
+    def image(self) -> Image:
+        """The frame as it is judged, borrowed until the next frame."""
+        return self.pixels if self._is_on_device else self._host.image
+
+    @property
+    def pixels(self) -> bslz4.Pixels:
+        """The frame's image, (ss, fs), counts; 0 where the mask has none."""
+        if self._is_on_device and self._frame is not None:
+            return self._frame.image
+        return self._host.pixels
 
     @property
     def pooled(self) -> Pooled:
@@ -58,14 +71,14 @@ class DeviceReduction:
             WireError: the payload does not follow its format; the maps are then undefined.
             ValueError: blob or mask of another shape or type.
         """
-        if self._take_on_device(blob, mask):
-            return
-        self.n_by_host += 1
-        self._host.take(blob, mask)
-        self.image, self._pooled = self._host.image, self._host.pooled
+        self._is_on_device = self._take_on_device(blob, mask)
+        if not self._is_on_device:
+            self.n_by_host += 1
+            self._host.take(blob, mask)
+            self._pooled = self._host.pooled
 
     def _take_on_device(self, blob: Blob, mask: Mask) -> bool:
-        if blob.codec is not Codec.BSLZ4 or (blob.shape, blob.dtype) != (self._shape, self._dtype):
+        if blob.codec is not Codec.BSLZ4 or (blob.shape, blob.dtype) != (self.shape, self.dtype):
             return False
         if blob.elem_size != np.dtype(blob.dtype).itemsize:
             return False
@@ -81,12 +94,12 @@ class DeviceReduction:
         pooled = self._frame.reduce(np.frombuffer(blob.payload, np.uint8), table, mask)
         if pooled is None:
             return False
-        self.image, self._pooled = self._frame.image, pooled
+        self._pooled = pooled
         return True
 
     @cached_property
     def _host(self) -> HostReduction:
-        return HostReduction(self._shape, self._dtype)
+        return HostReduction(self.shape, self.dtype)
 
 
 def try_device(
@@ -119,7 +132,7 @@ def try_device(
 def is_equal(a: FrameReduction, b: FrameReduction) -> bool:
     """Return whether two reductions hold the same frame."""
     return (
-        np.array_equal(a.image, b.image)
+        np.array_equal(a.pixels, b.pixels)
         and np.array_equal(a.pooled.sums, b.pooled.sums)
         and np.array_equal(a.pooled.maxima, b.pooled.maxima)
         and a.pooled.n_photons == b.pooled.n_photons

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hitfinder.models.image import mask_of
 from hitfinder.models.learned import pixels_of
 from hitfinder.stream import bslz4
 from hitfinder.stream.bslz4 import Pixels
@@ -29,7 +30,7 @@ from hitfinder.stream.intake import header_path
 from hitfinder.stream.learned import all_learned
 from hitfinder.stream.messages import Blob, unpack_start
 from hitfinder.stream.pooling import pool4, pooled_shape
-from hitfinder.stream.reduction import Reduction, mask_of
+from hitfinder.stream.reduction import Reduction
 from hitfinder.stream.results import Outcome, Record
 from hitfinder.workers.geometry import OperatorGeometry, SeriesGeometry
 from hitfinder.workers.powder import Powder, SeriesPixels, rings_of
@@ -192,7 +193,7 @@ class FrameSamples:
     def _add(self, series: SampledSeries, record: Record, blob: Blob) -> None:
         series.learn(record)
         reduced = self._reduction
-        if reduced is None or reduced.image.dtype != blob.dtype or series is not self.series:
+        if reduced is None or reduced.dtype != blob.dtype or series is not self.series:
             reduced = self._reduction = Reduction(blob.shape, blob.dtype)
         reduced.take(blob, series.mask)
         series.powder[record.outcome].add(reduced.sums)

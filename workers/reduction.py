@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.models.frontend import Pooled
+from hitfinder.models.image import Image, LitPlanes
 from hitfinder.stream.bslz4 import Pixels
 from hitfinder.stream.messages import Blob
 from hitfinder.stream.pooling import pool4, pooled_shape
@@ -27,11 +28,21 @@ class FrameReduction(Protocol):
     """Memory into which frames of one shape and type are reduced, one after the other.
 
     Attributes:
-        image: (ss, fs), counts; 0 where the mask has none.
+        shape: (ss, fs).
+        dtype: uint8, uint16 or uint32.
+        image: the frame as it is judged, borrowed until the next one; 0 where the mask has none.
+        pixels: the same, (ss, fs), counts.
         pooled: its maps, borrowed until the next frame.
     """
 
-    image: Pixels
+    shape: tuple[int, int]
+    dtype: str
+
+    @property
+    def image(self) -> Image: ...
+
+    @property
+    def pixels(self) -> Pixels: ...
 
     @property
     def pooled(self) -> Pooled: ...
@@ -40,7 +51,14 @@ class FrameReduction(Protocol):
 
 
 class HostReduction(Reduction):
-    """A reduction in host memory whose maps can be judged."""
+    """A reduction in host memory that can be judged."""
+
+    @property
+    def image(self) -> Image:
+        """The frame as it is judged, borrowed until the next frame."""
+        if not self.are_planes:
+            return self.pixels
+        return LitPlanes(self.planes, self.steps, self.shape, np.dtype(self.dtype))
 
     @property
     def pooled(self) -> Pooled:

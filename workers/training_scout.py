@@ -12,6 +12,7 @@ from hitfinder.models import learned
 from hitfinder.models.evidence import gather_evidence
 from hitfinder.models.frontend import cell_tables
 from hitfinder.models.geometry import Geometry
+from hitfinder.models.image import mask_of
 from hitfinder.models.places import Places, look_closer
 from hitfinder.models.series_context import SeriesContext
 from hitfinder.models.weights import load_water
@@ -28,7 +29,7 @@ class Scout:
     """
 
     def __init__(self, geometry: Geometry, valid: NDArray[np.bool_]) -> None:
-        self._geometry, self._valid = geometry, valid
+        self._geometry, self._valid, self._mask = geometry, valid, mask_of(valid)
         self._cells = cell_tables(geometry, valid)
 
     def places(self, image: Pixels) -> Places:
@@ -36,7 +37,7 @@ class Scout:
         pooled = pool(image, self._valid)
         boxes = gather_evidence(pooled.sums, pooled.maxima, self._cells).boxes()
         centre = self._geometry.beam_center_px
-        return look_closer(image, self._valid, boxes, centre, trust_bright_pixels=True)
+        return look_closer(image, self._mask, boxes, centre, trust_bright_pixels=True)
 
 
 class SeriesScout:
@@ -57,7 +58,7 @@ class SeriesScout:
         found = gather_evidence(pooled.sums, pooled.maxima, context.cells)
         places = look_closer(
             image,
-            context.valid,
+            context.mask,
             found.boxes(),
             context.geometry.beam_center_px,
             context.series.knows_hot_pixels,

@@ -20,6 +20,7 @@ from tests.fuzz.mutate import Parts
 from hitfinder import HitfinderError
 from hitfinder.models.crystfel_geom import parse_geom
 from hitfinder.models.errors import GeometryError
+from hitfinder.models.image import mask_of
 from hitfinder.sim.encoding import Encoder
 from hitfinder.stream import bslz4, wire
 from hitfinder.stream.capture import CaptureWriter
@@ -29,7 +30,7 @@ from hitfinder.stream.hitfile import JudgedFrame
 from hitfinder.stream.messages import Blob, Codec, Frame, SeriesStart, pack_start, unpack_start
 from hitfinder.stream.pooling import pool4, pooled_shape
 from hitfinder.stream.recordings import open_recordings
-from hitfinder.stream.reduction import Reduction, mask_of
+from hitfinder.stream.reduction import Reduction
 from hitfinder.stream.results import Outcome, Record
 from hitfinder.stream.series_folder import SeriesFolder
 from hitfinder.workers.config import Config, ConfigError, read_config
@@ -116,6 +117,7 @@ def _try_blob(blob: Blob) -> None:
     counts = pool4(masked, valid.astype(np.uint8), sums, maxima)
     assert np.array_equal(reduction.sums, sums)
     assert np.array_equal(reduction.maxima, maxima)
+    assert np.array_equal(reduction.pixels, masked)
     assert (reduction.n_photons, reduction.n_saturated) == counts
 
 

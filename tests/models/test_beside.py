@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hitfinder.models.image import mask_of
 from hitfinder.models.places import log_ratios
 
 F = np.float32
@@ -97,7 +98,9 @@ def test_a_neighbourhood_raises_the_background_as_the_plain_rule_says(
     angle = rng.uniform(0, 2 * np.pi)
     centre = F(ss + from_beam_px * np.sin(angle)), F(fs + from_beam_px * np.cos(angle))
     boxes = np.array([*cell, mean * 16, 4], F)[:, None]
-    _, found = log_ratios(image, seen, boxes, (centre[1], centre[0]), trust_bright_pixels=True)
+    _, found = log_ratios(
+        image, mask_of(seen), boxes, (centre[1], centre[0]), trust_bright_pixels=True
+    )
 
     background = found[0, 4] / found[0, 5]
     away = F(ss) - centre[0], F(fs) - centre[1]
@@ -118,8 +121,8 @@ def test_frames_looked_at_one_after_the_other_do_not_see_each_other():
     boxes = np.array([20.0, 15.0, 0.8, 4.0], F)[:, None]
     for frame in frames:
         frame[80:84, 60:64] += 40
-    first = [log_ratios(f, every, boxes, (0.0, 0.0), trust_bright_pixels=True) for f in frames]
-    again = [log_ratios(f, every, boxes, (0.0, 0.0), trust_bright_pixels=True) for f in frames]
+    first = [log_ratios(f, mask_of(every), boxes, (0.0, 0.0), True) for f in frames]
+    again = [log_ratios(f, mask_of(every), boxes, (0.0, 0.0), True) for f in frames]
     for (ratio, found), (ratio_2, found_2) in zip(first, again, strict=True):
         np.testing.assert_array_equal(ratio, ratio_2)
         np.testing.assert_array_equal(found, found_2)
@@ -132,8 +135,10 @@ def test_the_order_of_places_changes_none_of_them():
     every = np.ones(image.shape, np.bool_)
     places = rng.random((2, 40)) * np.array([[74], [64]])
     boxes = np.vstack((places.astype(int), np.full((1, 40), 4.8), np.full((1, 40), 4.0))).astype(F)
-    ratio, found = log_ratios(image, every, boxes, (20.0, 30.0), trust_bright_pixels=True)
+    ratio, found = log_ratios(image, mask_of(every), boxes, (20.0, 30.0), True)
     for order in (rng.permutation(40), np.arange(40)[::-1]):
-        other = log_ratios(image, every, boxes[:, order], (20.0, 30.0), trust_bright_pixels=True)
+        other = log_ratios(
+            image, mask_of(every), boxes[:, order], (20.0, 30.0), trust_bright_pixels=True
+        )
         np.testing.assert_array_equal(other[0], ratio[order])
         np.testing.assert_array_equal(other[1], found[order])

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from hitfinder.models import places
 from hitfinder.models.gate import GateNet
 from hitfinder.models.host_gate import HostGate
+from hitfinder.models.image import mask_of
 from hitfinder.models.places import WIDTHS_PX, log_ratios, look_closer
 
 Array = NDArray[np.float64]
@@ -63,7 +64,9 @@ def test_a_place_is_worth_what_the_definition_says_at_the_pixel_it_names(
     seen = rng.random(image.shape) >= masked
     image[0, 0] = np.iinfo(dtype).max
     boxes = np.stack((column(ss // 4), column(fs // 4), column(mean * 16), column(4)))
-    ratio, found = log_ratios(image, seen, boxes, (float(fs), float(ss)), trust_bright_pixels=True)
+    ratio, found = log_ratios(
+        image, mask_of(seen), boxes, (float(fs), float(ss)), trust_bright_pixels=True
+    )
     seen &= image != np.iinfo(dtype).max
     width = int(found[0, 2])
     level = np.rint((np.log2(found[0, 4]) + 20) * 16)
@@ -91,7 +94,7 @@ def spot(n: int, sigma_px: float, seed: int = 1) -> NDArray[np.uint16]:
 def looked_at(image: NDArray[np.uint16], *, trust: bool = True) -> places.Places:
     boxes = np.stack([column(v) for v in (3.0, 3.0, 15.0, 17.0, 0.16, 4.0)])
     every = np.ones(image.shape, np.bool_)
-    return look_closer(image, every, boxes, (64.0, 64.0), trust)
+    return look_closer(image, mask_of(every), boxes, (64.0, 64.0), trust)
 
 
 @pytest.mark.parametrize("sigma_px", [1.0, 2.8, 4.2])
@@ -122,7 +125,7 @@ def test_a_spot_at_a_gap_counts_what_can_be_seen():
     image[:, 71:83] = 65535
     valid[:, 71:83] = False
     boxes = np.stack([column(v) for v in (3.0, 3.0, 15.0, 17.0, 0.16, 4.0)])
-    found = look_closer(image, valid, boxes, (64.0, 64.0), True)
+    found = look_closer(image, mask_of(valid), boxes, (64.0, 64.0), True)
     assert found.features[0, 1:6].max() > 10
     assert abs(found.ss[0] - 60) < 2
 
@@ -136,27 +139,29 @@ def test_a_powder_ring_is_no_spot_and_a_spot_on_it_is_one():
     i, j = float(row // 4), float(column_ // 4)
     boxes = np.stack([column(v) for v in (3.0, 3.0, i, j, 0.16, 4.0)])
     seen = np.ones(image.shape, np.bool_)
-    ring = look_closer(image, seen, boxes, (20.0, 30.0), True)
+    ring = look_closer(image, mask_of(seen), boxes, (20.0, 30.0), True)
     assert ring.features[0, 1:6].max() < 0
     assert ring.features[0, -1] > 0.5
     # A centre stated five pixels off tilts the ring.
-    assert look_closer(image, seen, boxes, (25.0, 27.0), True).features[0, 1:6].max() < 0
+    assert look_closer(image, mask_of(seen), boxes, (25.0, 27.0), True).features[0, 1:6].max() < 0
     for photon in rng.normal((row, column_), 1.5, (60, 2)):
         image[tuple(np.rint(photon).astype(int))] += 1
-    assert look_closer(image, seen, boxes, (20.0, 30.0), True).features[0, 1:6].max() > 5
+    assert look_closer(image, mask_of(seen), boxes, (20.0, 30.0), True).features[0, 1:6].max() > 5
 
 
 def test_two_boxes_of_one_spot_are_one_place():
     image = spot(80, 2.8)
     pairs = ((3, 2), (3, 2), (15, 14), (17, 18), (0.16, 0.64), (4, 8))
     near = np.stack([column(a, b) for a, b in pairs])
-    found = look_closer(image, np.ones(image.shape, np.bool_), near, (64.0, 64.0), True)
+    found = look_closer(image, mask_of(np.ones(image.shape, np.bool_)), near, (64.0, 64.0), True)
     assert len(found) == 1
 
 
 def test_no_box_no_place_and_the_gate_takes_it():
     nothing = np.zeros((6, 0), np.float32)
-    found = look_closer(spot(0, 1.0), np.ones((128, 128), np.bool_), nothing, (0.0, 0.0), True)
+    found = look_closer(
+        spot(0, 1.0), mask_of(np.ones((128, 128), np.bool_)), nothing, (0.0, 0.0), True
+    )
     assert len(found) == 0
     gate = HostGate(GateNet().arrays())
     assert gate.judge(found.features)[0] < -10
@@ -167,10 +172,10 @@ def test_boxes_that_were_looked_at_are_not_looked_at_again():
     image, every = spot(60, 1.8), np.ones((128, 128), np.bool_)
     rows = (9, 5, 3), (9, 5, 3), (15, 5, 25), (17, 20, 9), (0.16, 0.64, 0.16), (4, 8, 4)
     boxes = np.stack([column(*row) for row in rows])
-    whole = look_closer(image, every, boxes, (64.0, 64.0), True)
+    whole = look_closer(image, mask_of(every), boxes, (64.0, 64.0), True)
     for n in (1, 2, 3):
-        first = look_closer(image, every, boxes, (64.0, 64.0), True, n)
-        again = look_closer(image, every, boxes, (64.0, 64.0), True, looks=first.looks)
+        first = look_closer(image, mask_of(every), boxes, (64.0, 64.0), True, n)
+        again = look_closer(image, mask_of(every), boxes, (64.0, 64.0), True, looks=first.looks)
         np.testing.assert_array_equal(again.features, whole.features)
-        fewer = look_closer(image, every, boxes, (64.0, 64.0), True, n, whole.looks)
+        fewer = look_closer(image, mask_of(every), boxes, (64.0, 64.0), True, n, whole.looks)
         np.testing.assert_array_equal(fewer.features, first.features)

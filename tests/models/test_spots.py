@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hitfinder.models import spots
+from hitfinder.models.image import mask_of
 from hitfinder.models.spots import locate
 
 SHAPE = (96, 90)
@@ -67,7 +68,7 @@ def test_a_place_becomes_the_spot_that_the_plain_rule_finds(
     valid = rng.random(SHAPE) >= masked
     expected = plain(image, valid, ss, fs, sigma, mean)
     given_ = (column(v) for v in (ss, fs, sigma, mean, 0.9))
-    found = locate(image, valid, *given_)
+    found = locate(image, mask_of(valid), *given_)
     if expected[2] <= 0:
         assert len(found) == 0
         return
@@ -82,7 +83,7 @@ def test_the_stronger_of_two_places_at_one_spot_stays():
     image[40:43, 40:43] = 20
     ss, fs, p = (np.array(v, np.float32) for v in ((41, 42, 70), (41, 40, 70), (0.9, 0.8, 0.7)))
     one, low = np.ones(3, np.float32), np.full(3, 0.01, np.float32)
-    found = locate(image, np.ones(SHAPE, np.bool_), ss, fs, one, low, p)
+    found = locate(image, mask_of(np.ones(SHAPE, np.bool_)), ss, fs, one, low, p)
     assert found.p.tolist() == [np.float32(0.9)]
     assert (found.ss[0], found.fs[0]) == pytest.approx((41, 41), abs=1e-3)
     assert found.intensity[0] == pytest.approx(180, rel=0.01)
@@ -91,4 +92,6 @@ def test_the_stronger_of_two_places_at_one_spot_stays():
 def test_a_place_off_the_image_is_no_spot():
     far = column(1e9)
     image = np.ones(SHAPE, np.uint16)
-    assert not len(locate(image, np.ones(SHAPE, np.bool_), far, far, column(1), column(1), far))
+    assert not len(
+        locate(image, mask_of(np.ones(SHAPE, np.bool_)), far, far, column(1), column(1), far)
+    )

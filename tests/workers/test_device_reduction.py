@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hitfinder.models.geometry import Geometry
+from hitfinder.models.image import mask_of
 from hitfinder.models.pipeline import Pipeline
 from hitfinder.sim.frames import FrameSettings, FrameSource
 from hitfinder.sim.physics import Detector, data_sets
 from hitfinder.stream.bslz4 import decode
 from hitfinder.stream.errors import WireError
 from hitfinder.stream.messages import Blob, Codec
-from hitfinder.stream.reduction import mask_of
 from hitfinder.workers.reduction import HostReduction, reductions_on
 
 HAS_CUDA = torch.cuda.is_available()

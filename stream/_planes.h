@@ -1,14 +1,13 @@
-/* A step's lit planes, and the lines of the image that they make: 64 bytes each, written only where a pixel is lit, or was
- * in the frame before. For `_reduce.c` alone, which is compiled for several kinds of machines at once. */
-#ifndef HITFINDER_LINES_H
-#define HITFINDER_LINES_H
+/* A step's lit planes: how they are kept, and the pixels that they make. For `_reduce.c` alone, which is compiled for
+ * several kinds of machines at once. */
+#ifndef HITFINDER_PLANES_H
+#define HITFINDER_PLANES_H
 
 #include "_kernels.h"
 
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
-#define STEP 512         /* pixels taken at once: a vector of 64 bytes of each plane */
 #define MAX_PLANES 32
 
 typedef uint64_t words __attribute__((vector_size(64)));
@@ -30,10 +29,8 @@ static inline int any_bit(const words *v) {
 
 /* What machines have instructions of their own for. */
 typedef struct {
-    /* Make the pixels of one line. */
+    /* Make the pixels of one line of 64 bytes. */
     void (*make_line)(const lit_planes *lit, size_t elem, size_t line, uint8_t *to);
-    /* A bit for each of n lines that `any` lights or that were lit; `is_lit` then says which are. */
-    uint32_t (*find_lines)(const words *any, size_t elem, uint8_t *is_lit, size_t n);
     /* Is any bit set. */
     int (*any)(const words *v);
 } machine;
@@ -69,18 +66,6 @@ static inline void make_line(const lit_planes *lit, size_t elem, size_t line, ui
     else make_line_4(lit, line, to);
 }
 
-static inline uint32_t find_lines(const words *any, size_t elem, uint8_t *is_lit, size_t n) {
-    uint32_t lines = 0;
-    for (size_t line = 0; line < n; line++) {
-        const uint8_t now = elem == 1   ? ((const uint64_t *)any)[line] != 0
-                            : elem == 2 ? ((const uint32_t *)any)[line] != 0
-                                        : ((const uint16_t *)any)[line] != 0;
-        lines |= (uint32_t)(now | is_lit[line]) << line;
-        is_lit[line] = now;
-    }
-    return lines;
-}
-
 #if HAVE_X86
 #include <immintrin.h>
 
@@ -102,41 +87,42 @@ AVX512 static inline void make_line_avx512(const lit_planes *lit, size_t elem, s
         else
             made = _mm512_mask_add_epi32(made, (__mmask16)is_set, made, _mm512_set1_epi32((int)value));
     }
-    /* Few lines are read again: past the caches, where the next frame's bytes are wanted. */
-    if ((uintptr_t)to % 64 == 0) _mm512_stream_si512((__m512i *)(void *)to, made);
-    else _mm512_storeu_si512(to, made);
-}
-
-AVX512 static inline uint32_t find_lines_avx512(const words *any, size_t elem, uint8_t *is_lit, size_t n) {
-    const __m512i v = (__m512i)*any;
-    const __mmask32 here = n < 32 ? (1u << n) - 1 : UINT32_MAX;
-    const __mmask32 now = elem == 1   ? _mm512_test_epi64_mask(v, v)
-                          : elem == 2 ? _mm512_test_epi32_mask(v, v)
-                                      : _mm512_test_epi16_mask(v, v);
-    const __m256i before = _mm256_maskz_loadu_epi8(here, is_lit);
-    _mm256_mask_storeu_epi8(is_lit, here, _mm256_maskz_set1_epi8(now, 1));
-    return now | _mm256_test_epi8_mask(before, before);
+    _mm512_storeu_si512(to, made);
 }
 
 AVX512 static inline int any_bit_avx512(const words *v) { return _mm512_test_epi64_mask((__m512i)*v, (__m512i)*v) != 0; }
 #endif
 
-/* Write the lines of a step that are lit or were: pixels, or the zeros of a line that is lit no more. */
-INLINE void put_lines(reduction *r, size_t elem, const lit_planes *lit, size_t n_px, machine with) {
+/* Keep the planes of a step, behind those of the step before. */
+INLINE void put_planes(reduction *r, const lit_planes *lit) {
+    uint32_t *step = r->steps[r->n_done / STEP];
+    step[0] = r->n_planes, step[1] = 0;
+    for (size_t i = 0; i < lit->n; i++) {
+        memcpy(r->planes + PLANE_BYTES * (size_t)r->n_planes++, &lit->word[i], PLANE_BYTES);
+        step[1] |= UINT32_C(1) << lit->bit[i];
+    }
+}
+
+INLINE void get_planes(const uint8_t *planes, const uint32_t step[2], lit_planes *lit) {
+    lit->n = 0;
+    for (uint32_t left = step[1]; left; left &= left - 1, lit->n++) {
+        memcpy(&lit->word[lit->n], planes + PLANE_BYTES * (step[0] + lit->n), PLANE_BYTES);
+        lit->bit[lit->n] = (unsigned)__builtin_ctz(left);
+    }
+}
+
+/* Make n pixels from the first on. */
+INLINE void make_pixels(const uint8_t *planes, const uint32_t (*steps)[2], size_t elem, size_t first, size_t n, uint8_t *to,
+                        machine with) {
     const size_t line_px = 64 / elem;
-    uint8_t *image = r->image + r->n_done * elem;
-    words any = {0};
-    for (size_t i = 0; i < lit->n; i++) any |= lit->word[i];
-    uint32_t lines = with.find_lines(&any, elem, r->is_lit + r->n_done / line_px, (n_px + line_px - 1) / line_px);
-    for (; lines; lines &= lines - 1) {
-        const size_t line = (size_t)__builtin_ctz(lines);
-        if (64 * (line + 1) <= n_px * elem) {
-            with.make_line(lit, elem, line, image + 64 * line);
-        } else {
-            uint8_t last[64];
-            with.make_line(lit, elem, line, last);
-            memcpy(image + 64 * line, last, n_px * elem - 64 * line);
-        }
+    lit_planes lit;
+    for (size_t at = first, step = SIZE_MAX; at < first + n;) {
+        uint8_t line[64];
+        const size_t skipped = at % line_px, made = smaller(line_px - skipped, first + n - at);
+        if (at / STEP != step) get_planes(planes, steps[step = at / STEP], &lit);
+        with.make_line(&lit, elem, at % STEP / line_px, line);
+        memcpy(to, line + skipped * elem, made * elem);
+        to += made * elem, at += made;
     }
 }
 
