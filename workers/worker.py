@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from pathlib import Path
 
 from hitfinder.models.frame_gate import FrameGate
@@ -89,7 +90,8 @@ class Worker:
         self._replacements = Replacements(ring, role, runtime, self.pipeline, self.terms)
         self._together = min(HAND_ON_TOGETHER, -(-ring.layout.n_slots // 4))
         self._threshold = self.pipeline.threshold
-        self._n_unannounced = self._n_queued = 0
+        self._queue: deque[int] = deque()
+        self._n_unannounced = 0
 
     def rehearse(self) -> None:
         """Judge a dark frame that nobody sent: on a device that fails no frame's worker dies."""
@@ -124,7 +126,7 @@ class Worker:
             self._judge(terms, of_series)
         self._decoders.give_back(frames)
         self._n_unannounced += len(frames)
-        if self._n_unannounced >= self._together or self._n_queued < self._together:
+        if self._n_unannounced >= self._together or len(self._queue) < self._together:
             self._announce()
 
     # ------------------------------------------------------------------------------------
@@ -149,13 +151,16 @@ class Worker:
 
     def _claim(self) -> None:
         attempts, planned = self.ring.slots["attempts"], self._decoders.planned
-        received = self.ring.in_state(State.RECEIVED)
-        self._n_queued = len(received)
-        for slot in received:
+        # A long queue is not searched again for every frame of it.
+        if len(self._queue) < self._together:
+            self._queue = deque(self.ring.in_state(State.RECEIVED))
+        while self._queue:
+            slot = self._queue[0]
             # What a dead worker held is judged alone: only the frame that kills is given up.
             is_alone = attempts[slot] > 0 or (planned and attempts[planned[0].slot] > 0)
             if len(planned) >= (1 if is_alone else self._batch + self._ahead):
                 return
+            self._queue.popleft()
             if self.ring.claim(slot, State.RECEIVED, State.JUDGING, self.role):
                 self._plan(slot)
 
