@@ -145,6 +145,26 @@ void read_row(const image *im, size_t first, size_t n, uint8_t to[ROW_PX]) {
         read_planes(im, first, n, to);
 }
 
+size_t saturated(const image *im, int64_t *pixels, size_t room) {
+    const size_t n_steps = ((size_t)im->height * (size_t)im->width + STEP - 1) / STEP;
+    size_t n = 0;
+    for (size_t step = 0; step < n_steps; step++) {
+        const uint8_t *plane;
+        uint64_t all[PLANE_BYTES / 8];
+        if (lit_planes(im, step, &plane) != UINT32_MAX >> (32 - 8 * im->itemsize)) continue;
+        memset(all, 255, sizeof all);
+        for (int b = 0; b < 8 * im->itemsize; b++, plane += PLANE_BYTES) {
+            uint64_t words[PLANE_BYTES / 8];
+            memcpy(words, plane, sizeof words);
+            for (int w = 0; w < PLANE_BYTES / 8; w++) all[w] &= words[w];
+        }
+        for (size_t w = 0; w < PLANE_BYTES / 8; w++)
+            for (uint64_t left = all[w]; left; left &= left - 1, n++)
+                if (n < room) pixels[n] = (int64_t)(step * STEP + 64 * w + (size_t)__builtin_ctzll(left));
+    }
+    return n;
+}
+
 void ask_for_row(const image *im, size_t first, size_t n) {
     __builtin_prefetch(im->mask + first / 64);
     if (im->steps) {

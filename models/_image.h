@@ -34,6 +34,9 @@ static inline uint32_t mask_at(const image *im, size_t first, size_t n) {
 /* n pixels from the first on, up to ROW_PX, as bytes: photons and one more, BRIGHT or UNSEEN; what follows them is UNSEEN. */
 void read_row(const image *im, size_t first, size_t n, uint8_t to[ROW_PX]);
 
+/* List up to `room` pixels that read the largest value of their type, rising; returns how many there are. Planes only. */
+size_t saturated(const image *im, int64_t *pixels, size_t room);
+
 /* Ask for the memory of n pixels ahead of its use. */
 void ask_for_row(const image *im, size_t first, size_t n);
 

@@ -156,7 +156,27 @@ static PyObject *py_counts_at(PyObject *Py_UNUSED(module), PyObject *args) {
     return fit ? Py_NewRef(Py_None) : NULL;
 }
 
+PyDoc_STRVAR(saturated_doc, "saturated(planes, steps, (ss, fs), itemsize, pixels) -> int\n\n"
+                            "Fill pixels, int64, with those that read the largest value; return how many there are.");
+
+static PyObject *py_saturated(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer planes, steps, pixels;
+    Py_ssize_t ss, fs;
+    int itemsize;
+    size_t n = 0;
+    image im;
+    if (!PyArg_ParseTuple(args, "y*y*(nn)iw*", &planes, &steps, &ss, &fs, &itemsize, &pixels)) return NULL;
+    int fit = take_image(&planes, &steps, NULL, ss, fs, itemsize, &im);
+    if (fit && !im.steps) fit = 0, PyErr_SetString(PyExc_ValueError, "an image without steps; expected planes");
+    if (fit) n = saturated(&im, pixels.buf, (size_t)pixels.len / sizeof(int64_t));
+    PyBuffer_Release(&planes);
+    PyBuffer_Release(&steps);
+    PyBuffer_Release(&pixels);
+    return fit ? PyLong_FromSize_t(n) : NULL;
+}
+
 static PyMethodDef methods[] = {
+    {"saturated", py_saturated, METH_VARARGS, saturated_doc},
     {"counts_at", py_counts_at, METH_VARARGS, counts_doc},
     {"see", py_see, METH_VARARGS, see_doc},
     {NULL, NULL, 0, NULL},

@@ -15,6 +15,9 @@ def counts_at(
     found: Array,
     /,
 ) -> None: ...
+def saturated(
+    planes: Array, steps: Array, shape: tuple[int, int], itemsize: int, pixels: Array, /
+) -> int: ...
 def see(
     counts: Array,
     steps: Array,

@@ -76,14 +76,19 @@ def counts_at(image: Image, pixels: NDArray[np.int64]) -> NDArray[np.uint32]:
     return found
 
 
-def saturated_pixels(image: Image, valid: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return the flat indices of the valid pixels that read the largest value of their type."""
+def saturated_pixels(image: Image, valid: NDArray[np.bool_], n: int) -> NDArray[np.int64]:
+    """Return the flat indices of the valid pixels that read the largest value of their type.
+
+    Args:
+        image: (ss, fs).
+        valid: bool (ss, fs).
+        n: how many are expected; planes also hold those that left the mask since.
+    """
     if not isinstance(image, LitPlanes):
         return np.flatnonzero((image == np.iinfo(image.dtype).max) & valid)
-    n_planes = 8 * image.dtype.itemsize
-    steps = np.flatnonzero(image.steps[:, 1] == 2**n_planes - 1)
-    each = image.steps[steps, 0][:, None] + np.arange(n_planes)
-    bits = np.bitwise_and.reduce(image.planes[each], axis=1, initial=255)
-    step, pixel = np.nonzero(np.unpackbits(bits, axis=1, bitorder="little"))
-    found: NDArray[np.intp] = steps[step] * STEP_PX + pixel
-    return np.asarray(found[valid.reshape(-1)[found]])
+    found = np.empty(n, np.int64)
+    n_found = _lit.saturated(*memory(image), image.shape, image.dtype.itemsize, found)
+    if n_found > n:
+        return saturated_pixels(image, valid, n_found)
+    found = found[:n_found]
+    return found[valid.reshape(-1)[found]]

@@ -107,7 +107,7 @@ class SeriesContext:
         """
         if n_saturated <= FEW_SATURATED:
             return self.cells
-        stuck = saturated_pixels(image, self.valid)
+        stuck = saturated_pixels(image, self.valid, n_saturated)
         if self._stuck is None or not np.array_equal(stuck, self._stuck):
             usable = self.valid.copy()
             usable.reshape(-1)[stuck] = False

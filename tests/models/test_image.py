@@ -71,8 +71,11 @@ def test_planes_read_as_their_pixels(
     np.testing.assert_array_equal(counts_at(planes, pixels), image.reshape(-1)[pixels])
     np.testing.assert_array_equal(valid_at(mask, pixels), valid.reshape(-1)[pixels])
     full = np.flatnonzero((image == np.iinfo(dtype).max) & valid)
-    np.testing.assert_array_equal(saturated_pixels(planes, valid), full)
-    np.testing.assert_array_equal(saturated_pixels(image, valid), full)
+    np.testing.assert_array_equal(saturated_pixels(planes, valid, len(full)), full)
+    valid.reshape(-1)[full[::2]] = False
+    np.testing.assert_array_equal(saturated_pixels(planes, valid, len(full) // 2), full[1::2])
+    valid.reshape(-1)[full] = True
+    np.testing.assert_array_equal(saturated_pixels(image, valid, image.size), full)
 
 
 def looked_at(image: Image, mask: NDArray[np.uint64], at: NDArray[F]) -> list[NDArray[F]]:
