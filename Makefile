@@ -24,7 +24,8 @@ demo: .venv/ready
 	$(BIN)/python -m hitfinder.workers.demo
 
 test: .venv/ready lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not system"
+	$(BIN)/python -m pytest -m system
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -66,7 +66,10 @@ class Recording:
 
 
 def open_recordings(
-    paths: Sequence[Path], protocol: Protocol = "auto", lenient: bool = False
+    paths: Sequence[Path],
+    protocol: Protocol = "auto",
+    lenient: bool = False,
+    opening: Callable[[Path], None] = lambda _path: None,
 ) -> tuple[Recording, ...]:
     """Open recordings to be replayed one after the other.
 
@@ -77,13 +80,14 @@ def open_recordings(
         paths: files, folders or lists; files of one image each are joined to series.
         protocol: of captured messages; see `wire.decode`.
         lenient: of captured messages; see `wire.decode`.
+        opening: told each file before it is opened, which HDF5 may never come back from.
 
     Raises:
         StoreError: a path is missing or cannot be read.
         WireError: a file holds no frames of a detector.
     """
     ids = _SeriesIds()
-    parts = _with_images_joined([part for path in paths for part in _parts(path)])
+    parts = _with_images_joined([part for path in paths for part in _parts(path, opening)])
     return tuple(
         _captured(part.path, protocol, lenient)
         if part.kind is Kind.CAPTURE
@@ -107,11 +111,12 @@ class _Part:
     warnings: tuple[str, ...] = ()
 
 
-def _parts(path: Path) -> list[_Part]:
+def _parts(path: Path, opening: Callable[[Path], None]) -> list[_Part]:
     if path.is_dir():
-        return _folder_parts(path)
+        return _folder_parts(path, opening)
     if not path.is_file():
         raise StoreError(f"{path}: no such file or folder; check the path")
+    opening(path)
     if h5py.is_hdf5(path) or path.suffix.lower() in HDF5_SUFFIXES:
         return [_file_part(path)]
     with path.open("rb") as file:
@@ -125,11 +130,12 @@ def _file_part(path: Path) -> _Part:
     return _Part(Kind.IMAGES if is_single_image(found) else Kind.HDF5, path, found)
 
 
-def _folder_parts(folder: Path) -> list[_Part]:
+def _folder_parts(folder: Path, opening: Callable[[Path], None]) -> list[_Part]:
     """Return what the files of a folder hold; one that holds no frames becomes a warning."""
     parts: list[_Part] = []
     warnings: list[str] = []
     for path in recorded_files(folder):
+        opening(path)
         try:
             parts.append(_file_part(path))
         except (StoreError, WireError) as error:

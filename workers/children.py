@@ -74,12 +74,16 @@ class Child:
         """Say whether the process runs."""
         return self.process is not None and self.process.poll() is None
 
+    def words(self, ring: Ring) -> str:
+        """Return what the child said last of what it is at, or died of."""
+        return bytes(ring.control["last_words"][0, self.role]).decode(errors="replace")
+
     def buried(self, ring: Ring) -> bool:
         """Notice a death, once: note why, and when the next start may be; True if it died now."""
         if self.process is None or self.process.poll() is None:
             return False
         code = self.process.returncode
-        words = bytes(ring.control["last_words"][0, self.role]).decode(errors="replace")
+        words = self.words(ring)
         self.last_exit = f"signal {-code}" if code < 0 else f"exit {code}"
         self.last_exit += f": {words}" if words else ""
         ring.control["last_words"][0, self.role] = b""

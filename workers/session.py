@@ -50,15 +50,19 @@ class Session(msgspec.Struct):
         return msgspec.json.decode(path.read_bytes(), type=cls)
 
     def leave_last_words(self, role: int, error: Exception) -> None:
-        """Leave the reason of a child's end for the supervisor's log and `status`.
+        """Leave the reason of a child's end for the supervisor's log and `status`."""
+        self.leave_words(role, " ".join(f"{type(error).__name__}: {error}".split()))
+
+    def leave_words(self, role: int, words: str) -> None:
+        """Leave what a child is at, for the supervisor to tell should nothing more come.
 
         Written through the descriptor: there may be no memory left to map the ring with.
         """
-        words = " ".join(f"{type(error).__name__}: {error}".split())
         text, at = dict(CONTROL.fields or {})["last_words"][:2]
         width = text.itemsize // MAX_ROLES
         begin = Layout(self.n_slots, self.slot_bytes).offsets["control"] + at + role * width
-        os.pwrite(self.ring_fd, words.encode(errors="replace")[:width], begin)
+        said = words.encode(errors="replace")[:width].ljust(width, b"\0")
+        os.pwrite(self.ring_fd, said, begin)
 
     def attach(self) -> tuple[Ring, Bells]:
         """Map the ring and take the doorbells."""

@@ -59,7 +59,9 @@ def run_reader(session: Session) -> None:
         [Path(p) for p in session.replay],
         protocol=session.config.source.protocol,
         lenient=session.config.source.lenient,
+        opening=lambda path: session.leave_words(SOURCE_ROLE, f"opening {path}"),
     )
+    session.leave_words(SOURCE_ROLE, "")
     known = [r.n_frames for r in recordings if r.n_frames is not None]
     ring.control["source_total"][0] = sum(known) if len(known) == len(recordings) else -1
     for recording in recordings:

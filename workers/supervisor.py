@@ -182,7 +182,7 @@ class Supervisor:
         for child in self.children:
             child.start()
         timeout_s = CLUSTER_READY_TIMEOUT_S if self.options.cluster else READY_TIMEOUT_S
-        deadline = time.monotonic() + timeout_s
+        deadline, words = time.monotonic() + timeout_s, b""
         while not all(c.is_ready(self.ring) or c.done for c in self.children):
             for child in self.children:
                 if not child.alive and not child.done and child.process is not None:
@@ -193,8 +193,13 @@ class Supervisor:
                     raise HitfinderError(
                         f"{child.name} did not start (exit {code}); its reason stands above"
                     )
-            if self._stop_signals or time.monotonic() > deadline:
-                raise HitfinderError(f"not ready after {timeout_s:.0f} s; stopped")
+            if self._stop_signals:
+                raise HitfinderError("stopped before it was ready")
+            # A reader says which file it opens: thousands of them may take long, one may not.
+            if (said := self.ring.control["last_words"].tobytes()) != words:
+                deadline, words = time.monotonic() + timeout_s, said
+            if time.monotonic() > deadline:
+                raise HitfinderError(self._not_ready(timeout_s))
             if self.state.is_due():
                 self.state.renew()
             self.bells.wait("supervisor", TICK_S)
@@ -207,6 +212,15 @@ class Supervisor:
             f"ready source={source} results={self.publisher.endpoint} out={self.options.out} "
             + (f"cluster={cluster}" if cluster else f"devices={','.join(self.options.devices)}")
         )
+
+    def _not_ready(self, waited_s: float) -> str:
+        """Return which children have not reported for work, and what they are at."""
+        waiting = [c for c in self.children if not (c.is_ready(self.ring) or c.done)]
+        doing = [f"{c.name} {words}".rstrip() for c in waiting for words in [c.words(self.ring)]]
+        text = f"not ready after {waited_s:.0f} s ({', '.join(doing)}); stopped"
+        if any("opening" in child for child in doing):
+            text += ". HDF5 may loop over damaged bytes: try the file with h5ls, or leave it out"
+        return text
 
     def _tick(self, *, source_gone: bool = False) -> None:
         published = self.publisher.publish_stored()
