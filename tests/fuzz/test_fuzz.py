@@ -7,8 +7,8 @@ import pytest
 from tests.fuzz.mutate import mutated
 from tests.fuzz.targets import TARGETS
 
-# HDF5 loops for ever over some damaged files, which `make fuzz` ends and this cannot: the first few
-# are known to come back.
+# HDF5 loops for ever over some damaged files, which `make fuzz` ends and this cannot: the first
+# few are known to come back.
 N_INPUTS = {"runs": 10, "recordings": 50}
 SECONDS = 60.0 / (len(TARGETS) - len(N_INPUTS))
 
