@@ -83,7 +83,7 @@ INLINE uint32_t bits_at(const uint8_t *plane, size_t from, uint64_t wanted) {
             }                                                                                                            \
             full |= may_be_full ? all : 0;                                                                               \
         }                                                                                                                \
-        PUT(made, bright, mask_at(im, first, n) & ~full, to);                                                    \
+        PUT(made, bright, mask_at(im, first, n) & ~full, to);                                                            \
     }
 
 typedef struct {
