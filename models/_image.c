@@ -1,3 +1,4 @@
+/* Rows of a frame's counts as bytes, made of pixels or of lit planes, and single pixels. */
 #include "_image.h"
 
 #include <string.h>
@@ -9,13 +10,6 @@
 #define HAVE_X86 0
 #endif
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-#define FAST __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define FAST
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
 #define TARGET_AVX512 __attribute__((target("avx512bw,avx512vl,bmi,bmi2,popcnt")))
 #define TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
 

@@ -6,6 +6,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define FAST __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
+#define FAST
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
 #define STEP 512 /* pixels whose planes are kept together */
 #define PLANE_BYTES (STEP / 8)
 #define ROW_PX 32 /* read at once */

@@ -5,12 +5,6 @@
 
 #include "_image.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-#define FAST __attribute__((target_clones("avx2", "default")))
-#else
-#define FAST
-#endif
-
 #define CELL 4 /* pixels a side */
 #define STRIDE 64 /* cells looked at together */
 

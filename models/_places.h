@@ -5,14 +5,6 @@
 
 #include "_image.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-#define FAST __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define FAST
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
-
 #define REACH 14 /* half width of a window */
 #define SPAN (2 * REACH + 1)
 #define MAX_WIDTHS 8

@@ -8,12 +8,6 @@
 
 #include "_image.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-#define FAST __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define FAST
-#endif
-
 #define REACH 14 /* half width of the window around a spot */
 #define SPAN (2 * REACH + 1)
 #define ROW 32   /* floats of a row, zeros behind the window */
