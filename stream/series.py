@@ -223,9 +223,9 @@ class SeriesTable:
         return np.flatnonzero(missing) + first, np.flatnonzero(dropped) + first
 
     def n_missing_below(self, entry: int, frame: int) -> int:
-        """Return how many frames below a number have not come."""
+        """Return how many frames below a number, -1 where none has come yet, have not come."""
         first, _ = self._span(entry)
-        return int(np.count_nonzero(self.seen[entry, first:frame] == Seen.NOTHING))
+        return int(np.count_nonzero(self.seen[entry, first : max(frame, first)] == Seen.NOTHING))
 
     def so_far(self, entry: int) -> dict[str, int]:
         """Return what is known of a series' frames while it is open.

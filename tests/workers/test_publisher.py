@@ -57,6 +57,11 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench.close()
 
 
+def test_of_a_series_that_waits_for_its_first_frame_none_is_missing(bench: Bench) -> None:
+    bench.intake.take(SeriesStart(1, n_frames=10, shape=(6, 8), dtype="uint16"))
+    assert [bench.counts() for _ in range(3)] == [{}, {}, {}]
+
+
 def test_a_gap_is_missing_once_it_was_passed_over_and_no_more_when_it_is_filled(
     bench: Bench,
 ) -> None:
