@@ -10,9 +10,9 @@ import pytest
 pytestmark = pytest.mark.system
 # An attribute's heap with a size that cannot be, in a file of our own; found by fuzzing.
 DAMAGED = Path(__file__).parents[1] / "golden" / "recording_that_hdf5_never_leaves.h5.gz"
-PATIENT_FOR_3_S = """
+PATIENT_FOR_10_S = """
 from hitfinder.workers import cli, supervisor
-supervisor.READY_TIMEOUT_S = 3.0
+supervisor.READY_TIMEOUT_S = 10.0
 cli.main()
 """
 
@@ -23,7 +23,7 @@ def test_a_file_that_cannot_be_opened_to_the_end_is_named(tmp_path: Path) -> Non
     line = [
         sys.executable,
         "-c",
-        PATIENT_FOR_3_S,
+        PATIENT_FOR_10_S,
         "replay",
         str(path),
         "--out",
