@@ -76,6 +76,10 @@ class Reduction:
             raise ValueError(
                 f"blob {blob.shape} of {blob.dtype}; expected {self.shape} of {self.dtype}"
             )
+        if mask.nbytes * 8 < blob.shape[0] * blob.shape[1]:
+            raise ValueError(
+                f"a mask of {mask.nbytes} bytes does not fit: a bit a pixel is expected"
+            )
         self.are_planes = False
         if blob.codec is Codec.BSLZ4 and blob.elem_size == self._itemsize:
             body, block_bytes = bslz4.blocks_of(blob)
