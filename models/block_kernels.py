@@ -1,8 +1,9 @@
-"""Bitshuffled LZ4 blocks to pooled maps and pixels, on a GPU: one program a block.
+"""Bitshuffled LZ4 blocks to pooled maps and lit bit planes, on a GPU: one program a block.
 
-One rule: a program reads inside its block of the payload and writes inside its block of the image,
-whatever the bytes say; bytes that do not follow their format end in a fault, never elsewhere. The
-result is that of the C pass of the decoder to the bit; it decides what a fault is.
+One rule: a program reads inside its block of the payload and writes inside its part of what is
+made, whatever the bytes say; bytes that do not follow their format end in a fault, never
+elsewhere. The result is that of the C pass of the decoder to the bit, but for the order in which
+steps' planes lie; the pass decides what a fault is.
 
 Written from the LZ4 block format description. A match of `offset` bytes back repeats the last
 `offset` bytes before it, so every byte of a sequence comes from what was there before the sequence
@@ -15,7 +16,7 @@ import triton
 import triton.language as tl
 
 CONSTANTS = {"LANES": 128, "FIELDS": 128}
-"""Bytes of a sequence that are copied side by side; fields of four pixels made at once."""
+"""Bytes of a sequence that are copied side by side; fields of four pixels of a step."""
 OPTIONS = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": False}
 """Of a launch. One warp: the programs of four frames are on an H100 at a time, and a block is a
 chain of short sequences that more lanes would only wait for. There is nothing to fuse."""
@@ -104,10 +105,24 @@ def decode_lz4(payload, at, end, planes, n_planes, LANES: tl.constexpr):
 
 
 @triton.jit
+def lit_bits(planes, valid, n_bytes, byte, is_here, ELEM: tl.constexpr):
+    """Return a bit for each plane of a step that holds anything, and how many they are."""
+    lit = tl.full((), 0, tl.int32)
+    n_lit = tl.full((), 0, tl.int32)
+    for plane in range(8 * ELEM):
+        bits = tl.load(planes + plane * n_bytes + byte, mask=is_here, other=0) & valid
+        if tl.max(bits.to(tl.int32), axis=0) > 0:
+            lit |= tl.full((), 1, tl.int32) << plane
+            n_lit += 1
+    return lit, n_lit
+
+
+@triton.jit
 def reduce_planes(
     planes,
     mask,
-    image,
+    lit_planes,
+    steps,
     sums,
     maxima,
     tally,
@@ -117,54 +132,64 @@ def reduce_planes(
     ELEM: tl.constexpr,
     FIELDS: tl.constexpr,
 ):
-    """Make the pixels of a block, and add them to the cells where they lie."""
+    """Keep a block's planes that hold anything, and add its pixels to the cells they lie in."""
     TOP: tl.constexpr = (1 << (8 * ELEM)) - 1
     n_bytes = n_px // 8
     field = tl.arange(0, FIELDS)
     pixel = tl.arange(0, 4)
     n_saturated = tl.full((), 0, tl.int64)
+    n_photons = tl.full((), 0, tl.int64)
     done = tl.full((), 0, tl.int32)
     while done < n_px:
         # Half a byte of a plane: four neighbours in a row, which lie in one cell.
         byte = done // 8 + field // 2
         is_here = byte < n_bytes
         valid = tl.load(mask + first_px // 8 + byte, mask=is_here, other=0)
+        lit, n_lit = lit_bits(planes, valid, n_bytes, byte, is_here, ELEM=ELEM)
+        # Few planes of a step hold anything; whose are kept where is all that the order decides.
+        kept = tl.atomic_add(tally + 3, n_lit.to(tl.int64), sem="relaxed").to(tl.int32)
+        step = steps + 2 * ((first_px + done) // (4 * FIELDS))
+        tl.store(step, kept)
+        tl.store(step + 1, lit)
         if ELEM == 4:
             counts = tl.zeros((FIELDS, 4), tl.int64)
         else:
             counts = tl.zeros((FIELDS, 4), tl.int32)
         for plane in range(8 * ELEM):
-            bits = tl.load(planes + plane * n_bytes + byte, mask=is_here, other=0) & valid
-            # Few planes of a block hold anything.
-            if tl.max(bits.to(tl.int32), axis=0) > 0:
+            if (lit >> plane & 1) == 1:
+                bits = tl.load(planes + plane * n_bytes + byte, mask=is_here, other=0) & valid
+                tl.store(lit_planes + kept * (FIELDS // 2) + field // 2, bits, mask=field % 2 == 0)
+                kept += 1
                 four = bits.to(tl.int32) >> field % 2 * 4
-                lit = four[:, None] >> pixel[None, :] & 1
-                counts += lit.to(counts.dtype) << plane
-        at = tl.multiple_of(first_px + done, 64) + field * 4
-        place = at[:, None] + pixel[None, :]
-        tl.store(image + place, counts.to(image.dtype.element_ty), mask=is_here[:, None])
+                of_pixels = four[:, None] >> pixel[None, :] & 1
+                counts += of_pixels.to(counts.dtype) << plane
         is_top = counts == TOP
         n_saturated += tl.sum(is_top.to(tl.int32)).to(tl.int64)
         counts = tl.where(is_top, 0, counts)
         sum_of = tl.sum(counts, axis=1)
+        n_photons += tl.sum(sum_of, axis=0).to(tl.int64)
+        at = tl.multiple_of(first_px + done, 64) + field * 4
         cell = at // n_fs // 4 * (n_fs // 4) + at % n_fs // 4
         tl.atomic_add(sums + cell, sum_of, mask=sum_of > 0, sem="relaxed")
         tl.atomic_max(maxima + cell, tl.max(counts, axis=1), mask=sum_of > 0, sem="relaxed")
         done += 4 * FIELDS
     if n_saturated > 0:
         tl.atomic_add(tally, n_saturated, sem="relaxed")
+    if n_photons > 0:
+        tl.atomic_add(tally + 2, n_photons, sem="relaxed")
 
 
 @triton.jit(
     do_not_specialize=["n_px", "n_fs", "block_bytes"],
-    do_not_specialize_on_alignment=["sums", "maxima"],
+    do_not_specialize_on_alignment=["steps", "sums", "maxima"],
 )
 def reduce_blocks(
     payload,
     table,
     mask,
     planes,
-    image,
+    lit_planes,
+    steps,
     sums,
     maxima,
     tally,
@@ -182,12 +207,14 @@ def reduce_blocks(
         table: int32 (blocks, 2), first byte and number of bytes of each block.
         mask: uint8 (n_px / 8), a bit a pixel, lowest first, set where it counts.
         planes: uint8, as many bytes as the image; overwritten.
-        image: (n_px), uint8, uint16 or uint32; overwritten, 0 where the mask has none.
+        lit_planes: uint8 (planes, 64), room for all planes of all steps of 512 pixels; the lit
+            ones are kept as `models.image.LitPlanes` has them, one step's after another's.
+        steps: int32 (steps, 2), first of its planes and a bit for each; overwritten.
         sums, maxima: (ceil(ss / 4) * fs / 4), int32, of uint32 pixels int64; 0 before.
-        tally: int64 (2): saturated pixels, faulty blocks; 0 before.
+        tally: int64 (4): saturated pixels, faulty blocks, photons, lit planes; 0 before.
         n_px: pixels of the frame, a multiple of 8.
         n_fs: pixels of a row, a multiple of 4.
-        block_bytes: decoded bytes of a block, a multiple of 64 pixels.
+        block_bytes: decoded bytes of a block, a multiple of 512 pixels.
     """
     block = tl.program_id(0)
     first_px = tl.multiple_of(block * (block_bytes // ELEM), 64)
@@ -199,7 +226,8 @@ def reduce_blocks(
         reduce_planes(
             own,
             mask,
-            image,
+            lit_planes,
+            steps,
             sums,
             maxima,
             tally,

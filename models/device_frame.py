@@ -2,7 +2,8 @@
 
 One rule: what stands here after a frame is what the C pass of the decoder makes of it, to the bit,
 or nothing at all. Its memory never moves, and its work runs on a stream of its own: the frames of
-several threads overlap, and the host waits once a frame.
+several threads overlap. What crosses the link is packed bytes one way, maps and lit planes the
+other; the host waits once a frame, and again where more planes were lit than it expected.
 
 Without a GPU the kernels run in Triton's interpreter, on the same memory.
 """
@@ -17,14 +18,16 @@ from numpy.typing import NDArray
 
 from hitfinder.models.block_kernels import CONSTANTS, OPTIONS, reduce_blocks
 from hitfinder.models.frontend import CELL_PX, Pooled, cell_shape
+from hitfinder.models.image import STEP_PX, WORD_PX
 
-MASK_WORD_PX = 64
-"""Blocks hold whole words of the mask, and fields of four pixels lie in one row."""
 MOST_BLOCK_BYTES = 2**16
 """Decoded bytes of a block: one warp takes it, byte after byte."""
 LARGEST = 2**32 - 1
 SPARE_BYTES = 64
 """What bytes that cannot be packed take more, of each block: length word and LZ4's own."""
+PLANE_BYTES = STEP_PX // 8
+N_TALLIES = 4
+"""Saturated pixels, faulty blocks, photons, lit planes; int64."""
 
 
 class DeviceFrame:
@@ -37,7 +40,8 @@ class DeviceFrame:
         device: `cuda:N`, or `cpu` for the interpreter.
 
     Attributes:
-        image: (ss, fs), counts, host memory; 0 where the mask has none.
+        planes: uint8 (planes, 64), host memory with room for all; see `image.LitPlanes`.
+        steps: uint32 (steps, 2), host memory; see there.
         block_bytes: as given.
     """
 
@@ -47,27 +51,39 @@ class DeviceFrame:
         is_cuda = device.startswith("cuda")
         self._stream = torch.cuda.Stream(device) if is_cuda else None  # type: ignore[no-untyped-call]
         self._size, self._n_px = size, n_px
-        cells = cell_shape(shape)
-        # 16 pixels of four bytes do not fit one word.
-        wide = torch.int64 if size == 4 else torch.int32
-        n_blocks = -(-n_px * size // block_bytes)
+        cells, n_steps = cell_shape(shape), -(-n_px // STEP_PX)
+        n_cells, n_blocks = cells[0] * cells[1], -(-n_px * size // block_bytes)
+        n_planes = n_steps * 8 * size
+        # What the host reads of every frame lies together: tallies, maps, steps.
+        n_tallies = 2 * N_TALLIES
+        n_cleared = n_tallies + 2 * n_cells
+        n_answer = n_cleared + 2 * n_steps
         with self._on_stream():
             self._payload = torch.empty(
                 n_px * size + n_blocks * SPARE_BYTES, dtype=torch.uint8, device=device
             )
             self._table = torch.empty((n_blocks, 2), dtype=torch.int32, device=device)
-            self._mask = torch.empty(
-                -(-n_px // MASK_WORD_PX) * 8, dtype=torch.uint8, device=device
-            )
+            self._mask = torch.empty(-(-n_px // WORD_PX) * 8, dtype=torch.uint8, device=device)
             self._planes = torch.empty(n_px * size, dtype=torch.uint8, device=device)
-            self._image = torch.empty(shape, dtype=getattr(torch, dtype), device=device)
-            self._maps = torch.empty((2, *cells), dtype=wide, device=device)
+            self._lit = torch.empty((n_planes, PLANE_BYTES), dtype=torch.uint8, device=device)
+            self._answer = torch.empty(n_answer, dtype=torch.int32, device=device)
             self._float_maps = torch.empty((2, *cells), device=device)
-            self._tally = torch.empty(3, dtype=torch.int64, device=device)
-        self._host_image = torch.empty(shape, dtype=self._image.dtype, pin_memory=is_cuda)
-        self._host_maps = torch.empty((2, *cells), dtype=torch.int32, pin_memory=is_cuda)
-        self._host_tally = torch.empty(3, dtype=torch.int64, pin_memory=is_cuda)
-        self.image: NDArray[np.unsignedinteger] = self._host_image.numpy()
+            # 16 pixels of four bytes do not fit one word.
+            self._wide = torch.empty(
+                (2, *cells) if size == 4 else 0, dtype=torch.int64, device=device
+            )
+        self._cleared = self._answer[:n_cleared]
+        self._tally = self._cleared[:n_tallies].view(torch.int64)
+        self._maps = self._cleared[n_tallies:].view(2, *cells)
+        self._steps = self._answer[n_cleared:].view(n_steps, 2)
+        self._host_answer = torch.empty(n_answer, dtype=torch.int32, pin_memory=is_cuda)
+        self._host_lit = torch.empty(self._lit.shape, dtype=torch.uint8, pin_memory=is_cuda)
+        read = self._host_answer.numpy()
+        self._host_tally = read[:n_tallies].view(np.int64)
+        self._host_maps = read[n_tallies:n_cleared].view(np.uint32).reshape(2, *cells)
+        self.steps: NDArray[np.uint32] = read[n_cleared:].view(np.uint32).reshape(n_steps, 2)
+        self.planes: NDArray[np.uint8] = self._host_lit.numpy()
+        self._n_expected = min(4 * n_steps, n_planes)
         self._uploaded: NDArray[np.uint64] | None = None
 
     @staticmethod
@@ -76,10 +92,11 @@ class DeviceFrame:
         n_px, size = shape[0] * shape[1], np.dtype(dtype).itemsize
         return (
             0 < n_px * size < 2**31 - MOST_BLOCK_BYTES
+            # Fields of four pixels lie in one row, and blocks hold whole steps.
             and shape[1] % CELL_PX == 0
             and n_px % 8 == 0
             and 0 < block_bytes <= MOST_BLOCK_BYTES
-            and block_bytes % (MASK_WORD_PX * size) == 0
+            and block_bytes % (STEP_PX * size) == 0
         )
 
     def reduce(
@@ -108,34 +125,40 @@ class DeviceFrame:
             sent = torch.from_numpy(np.require(payload, requirements="W"))
             self._payload[: len(payload)].copy_(sent, non_blocking=True)
             self._table.copy_(torch.from_numpy(table), non_blocking=True)
-            self._maps.zero_()
-            self._tally.zero_()
             self._launch()
-            self._tally[2] = self._maps[0].sum()
-            counts = self._maps.clamp(max=LARGEST) if self._size == 4 else self._maps
-            self._float_maps.copy_(counts)
-            # The low 32 bits: torch can do little with unsigned numbers.
-            self._host_maps.copy_(counts.to(torch.int32), non_blocking=True)
-            self._host_image.copy_(self._image, non_blocking=True)
-            self._host_tally.copy_(self._tally, non_blocking=True)
-        if self._stream is not None:
-            self._stream.synchronize()
-        n_saturated, n_faults, n_photons = self._host_tally.tolist()
+            self._host_answer.copy_(self._answer, non_blocking=True)
+        self._fetch_planes(0, self._n_expected)
+        n_saturated, n_faults, n_photons, n_lit = self._host_tally.tolist()
         if n_faults:
             return None
-        sums, maxima = self._host_maps.numpy().view(np.uint32)
+        if n_lit > self._n_expected:
+            self._fetch_planes(self._n_expected, n_lit)
+        # Frames of a series are alike; an eighth more than the last is there at the first wait.
+        self._n_expected = min(n_lit + n_lit // 8, len(self._lit))
+        sums, maxima = self._host_maps
         on_device = (self._float_maps[0], self._float_maps[1])
         return Pooled(sums, maxima, n_photons, n_saturated, on_device)
 
+    def _fetch_planes(self, first: int, end: int) -> None:
+        """Bring some lit planes, and what was asked for before, to the host; wait for them."""
+        with self._on_stream():
+            self._host_lit[first:end].copy_(self._lit[first:end], non_blocking=True)
+        if self._stream is not None:
+            self._stream.synchronize()
+
     def _launch(self) -> None:
+        """Fill the answer and the lit planes."""
+        self._cleared.zero_()
+        maps = self._wide.zero_() if self._size == 4 else self._maps
         reduce_blocks[(len(self._table),)](
             self._payload,
             self._table,
             self._mask,
             self._planes,
-            self._image,
-            self._maps[0],
-            self._maps[1],
+            self._lit,
+            self._steps,
+            maps[0],
+            maps[1],
             self._tally,
             self._n_px,
             self._n_fs,
@@ -144,6 +167,10 @@ class DeviceFrame:
             **CONSTANTS,
             **OPTIONS,
         )
+        if self._size == 4:
+            # The low 32 bits: torch can do little with unsigned numbers.
+            self._maps.copy_(maps.clamp_(max=LARGEST))
+        self._float_maps.copy_(maps)
 
     def _on_stream(self) -> AbstractContextManager[object]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)

@@ -6,14 +6,12 @@ not take, and a device is used only after it has made the host's maps of a frame
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 from bitshuffle import compress_lz4
 
 from hitfinder.models.device_frame import DeviceFrame
 from hitfinder.models.frontend import Pooled
-from hitfinder.models.image import Image, Mask, mask_of
+from hitfinder.models.image import Mask, mask_of
 from hitfinder.stream import bslz4
 from hitfinder.stream.errors import WireError
 from hitfinder.stream.messages import PIXEL_TYPES, Blob, Codec
@@ -23,7 +21,7 @@ TRIAL_SHAPE = (130, 1028)
 """Of the frames by which a device is tried: rows across blocks, and a short last block."""
 
 
-class DeviceReduction:
+class DeviceReduction(HostReduction):
     """Memory for frames of one shape and type, as `Reduction`, on a device.
 
     Args:
@@ -32,33 +30,20 @@ class DeviceReduction:
         device: `cuda:N`, or `cpu` for Triton's interpreter.
 
     Attributes:
-        shape: as given.
-        dtype: as given.
         n_by_host: frames that the host reduced.
     """
 
     def __init__(self, shape: tuple[int, int], dtype: str, device: str) -> None:
-        self.shape, self.dtype, self._device = shape, dtype, device
+        super().__init__(shape, dtype)
+        self._device = device
         self._frame: DeviceFrame | None = None
-        self._is_on_device = False
+        self._pooled: Pooled | None = None
         self.n_by_host = 0
-
-    @property
-    def image(self) -> Image:
-        """The frame as it is judged, borrowed until the next frame."""
-        return self.pixels if self._is_on_device else self._host.image
-
-    @property
-    def pixels(self) -> bslz4.Pixels:
-        """The frame's image, (ss, fs), counts; 0 where the mask has none."""
-        if self._is_on_device and self._frame is not None:
-            return self._frame.image
-        return self._host.pixels
 
     @property
     def pooled(self) -> Pooled:
         """The frame's maps, borrowed until the next frame."""
-        return self._pooled
+        return self._pooled or super().pooled
 
     def take(self, blob: Blob, mask: Mask) -> None:
         """Reduce a frame; what was here before is overwritten.
@@ -71,35 +56,29 @@ class DeviceReduction:
             WireError: the payload does not follow its format; the maps are then undefined.
             ValueError: blob or mask of another shape or type.
         """
-        self._is_on_device = self._take_on_device(blob, mask)
-        if not self._is_on_device:
+        self._pooled = self._take_on_device(blob, mask)
+        if self._pooled is None:
             self.n_by_host += 1
-            self._host.take(blob, mask)
-            self._pooled = self._host.pooled
+            super().take(blob, mask)
 
-    def _take_on_device(self, blob: Blob, mask: Mask) -> bool:
+    def _take_on_device(self, blob: Blob, mask: Mask) -> Pooled | None:
         if blob.codec is not Codec.BSLZ4 or (blob.shape, blob.dtype) != (self.shape, self.dtype):
-            return False
+            return None
         if blob.elem_size != np.dtype(blob.dtype).itemsize:
-            return False
+            return None
         try:
             _, block_bytes = bslz4.blocks_of(blob)
             if not DeviceFrame.fits(blob.shape, blob.dtype, block_bytes):
-                return False
+                return None
             table = bslz4.block_table(blob)
         except WireError:
-            return False
+            return None
         if self._frame is None or self._frame.block_bytes != block_bytes:
             self._frame = DeviceFrame(blob.shape, blob.dtype, block_bytes, self._device)
-        pooled = self._frame.reduce(np.frombuffer(blob.payload, np.uint8), table, mask)
-        if pooled is None:
-            return False
-        self._pooled = pooled
-        return True
-
-    @cached_property
-    def _host(self) -> HostReduction:
-        return HostReduction(self.shape, self.dtype)
+            # What the host reduces lies there as well.
+            self.planes, self.steps = self._frame.planes, self._frame.steps
+        self.are_planes = True
+        return self._frame.reduce(np.frombuffer(blob.payload, np.uint8), table, mask)
 
 
 def try_device(

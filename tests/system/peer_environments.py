@@ -1,4 +1,5 @@
-"""Environments of foreign programs, each below our own, made once for its requirements.
+"""Environments of foreign programs, each below our own, made once for its requirements; and
+packages that only tests import, which are too large for everybody's environment.
 
 `python -m tests.system.peer_environments` makes all that are missing.
 """
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 PEERS = {
@@ -17,6 +19,7 @@ PEERS = {
     "nxmx": ("nxmx==0.0.8", "hdf5plugin>=5"),
     "fastcs-eiger": ("fastcs-eiger==0.4.0",),
 }
+PACKAGES = {"triton": ("triton==3.9.0",)}
 INSTALL_TIMEOUT_S = 540
 
 
@@ -26,35 +29,55 @@ def python_of(name: str) -> Path:
     Raises:
         RuntimeError: pip could not install it.
     """
-    requirements = PEERS[name]
+
+    def make(folder: Path) -> None:
+        venv.create(folder, symlinks=True)
+        # With our pip, so that the peer's environment needs none.
+        _pip("--python", str(folder / "bin" / "python"), "install", *PEERS[name])
+
+    return _made(name, PEERS[name], make) / "bin" / "python"
+
+
+def packages(name: str) -> Path:
+    """Return the folder that holds a package, once it is there.
+
+    Raises:
+        RuntimeError: pip could not install it.
+    """
+
+    def make(folder: Path) -> None:
+        _pip("install", "--no-deps", "--target", str(folder), *PACKAGES[name])
+
+    return _made(name, PACKAGES[name], make)
+
+
+def _made(name: str, requirements: tuple[str, ...], make: Callable[[Path], None]) -> Path:
+    """Return a folder, made anew unless it was made for these requirements."""
     folder = Path(sys.prefix) / "peers" / name
-    python, stamp = folder / "bin" / "python", folder / "requirements.txt"
+    stamp, wanted = folder / "requirements.txt", "\n".join(requirements) + "\n"
     folder.parent.mkdir(exist_ok=True)
-    wanted = "\n".join(requirements) + "\n"
     with (folder.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.is_file() or stamp.read_text() != wanted:
             shutil.rmtree(folder, ignore_errors=True)
-            venv.create(folder, symlinks=True)
-            _pip_install(python, requirements)
+            make(folder)
             stamp.write_text(wanted)
-    return python
+    return folder
 
 
-def _pip_install(python: Path, requirements: tuple[str, ...]) -> None:
-    """Install with our pip, so that the peer's environment needs none."""
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+def _pip(*arguments: str) -> None:
     done = subprocess.run(
-        [*pip, "install", "--quiet", *requirements],
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments],
         capture_output=True,
         text=True,
         timeout=INSTALL_TIMEOUT_S,
     )
     if done.returncode:
-        wanted = " ".join(requirements)
-        raise RuntimeError(f"pip could not install {wanted}:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"pip {' '.join(arguments)}:\n{done.stderr[-2000:]}")
 
 
 if __name__ == "__main__":
     for peer in PEERS:
         python_of(peer)
+    for package in PACKAGES:
+        packages(package)
