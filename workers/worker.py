@@ -26,6 +26,7 @@ from hitfinder.workers.config import Config, GeometryConfig
 from hitfinder.workers.decoders import Decoders, Planned, Terms
 from hitfinder.workers.geometry import OperatorGeometry
 from hitfinder.workers.knowledge import Knowledge
+from hitfinder.workers.pinned import lock_pages
 from hitfinder.workers.replacements import Replacements
 from hitfinder.workers.series_estimates import SeriesEstimates
 from hitfinder.workers.series_terms import SeriesTerms
@@ -85,6 +86,8 @@ class Worker:
         self._max_wait_s = 0.0 if on_cpu else config.workers.max_wait_s
         self._ahead = max(self._batch, n_decoders)
         self._decoders = Decoders(n_decoders, device)
+        if not on_cpu:
+            lock_pages(ring.payload)
         self._malformed = Malformed(ring)
         self.terms = SeriesTerms(ring, role, runtime, config, self.pipeline, is_live=is_live)
         self._replacements = Replacements(ring, role, runtime, self.pipeline, self.terms)
