@@ -124,14 +124,20 @@ __attribute__((target("avx512f,avx512bw,avx512vl"))) static void survey_row_avx5
 }
 #endif
 
+#define TOGETHER 8 /* blocks whose sums grow side by side: each addition waits for the one before it */
+
 /* Add a row of column sums to the sums of the blocks that it crosses. */
 static void add_blocks(const work *w, const float *column, double *blocks) {
     const size_t width = w->f->width, block = w->f->block;
-    for (size_t to = 0, j = 0; j < width; to++) {
-        double sum = blocks[to];
-        for (size_t end = smaller(j + block, width); j < end; j++) sum += column[j];
-        blocks[to] = sum;
+    size_t to = 0;
+    for (; (to + TOGETHER) * block <= width; to += TOGETHER) {
+        double sum[TOGETHER];
+        memcpy(sum, blocks + to, sizeof sum);
+        for (size_t j = 0; j < block; j++)
+            for (size_t b = 0; b < TOGETHER; b++) sum[b] += column[(to + b) * block + j];
+        memcpy(blocks + to, sum, sizeof sum);
     }
+    for (size_t j = to * block; j < width; j++) blocks[j / block] += column[j];
 }
 
 /* Read the counts: sums of bins and of blocks, the largest of each chunk. */
