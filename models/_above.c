@@ -11,20 +11,22 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
-#define LINE 16 /* cells of a vector */
-#define BEHIND 2 /* vectors of nothing behind a row: the last boxes are known that much later than their cells */
-
 typedef float floats __attribute__((vector_size(4 * LINE)));
 typedef int32_t ints __attribute__((vector_size(4 * LINE)));
 typedef uint32_t counts __attribute__((vector_size(4 * LINE)));
 
+typedef struct finder work;
+typedef int row_finder(const work *w, size_t i, const uint32_t *sums, const uint32_t *maxima, const float *means);
+
 /* Rows of vectors of photons and means: cells of the row before, boxes of two by two of three rows. */
-typedef struct {
+struct finder {
     const scan_frame *f;
     boxes *scale;
     size_t n; /* vectors of a row */
     floats *one_before, *mean_before, *two[3], *two_mean[3];
-} work;
+    floats *last[2]; /* rows whose vectors would end behind the maps are copied to where there is room */
+    row_finder *find;
+};
 
 static int note(const work *w, int scale, size_t i, size_t j, float n, float mean) {
     const scan_frame *f = w->f;
@@ -122,8 +124,6 @@ INLINE int find_in_row(const work *w, size_t i, const uint32_t *sums, const uint
     return 1;
 }
 
-typedef int row_finder(const work *w, size_t i, const uint32_t *sums, const uint32_t *maxima, const float *means);
-
 /* Vectors are taken apart before functions are cloned for several targets, so each has one of its own. */
 #if HAVE_X86
 #define AVX512 __attribute__((target("avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
@@ -149,7 +149,7 @@ static int find_plain(const work *w, size_t i, const uint32_t *sums, const uint3
     return find_in_row(w, i, sums, maxima, means, signs);
 }
 
-static row_finder *finder(void) {
+static row_finder *finder_of_machine(void) {
 #if HAVE_X86
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         return find_avx512;
@@ -158,23 +158,34 @@ static row_finder *finder(void) {
     return find_plain;
 }
 
-/* Rows whose vectors would end behind the maps are copied to where there is room. */
-int find_above(const scan_frame *f, boxes scale[N_SCALES]) {
-    work w = {.f = f, .scale = scale, .n = (f->width + LINE - 1) / LINE};
-    const size_t room = w.n + BEHIND, n_rows = 8, n_cells = f->height * f->width;
-    floats *rows = aligned_alloc(sizeof(floats), (n_rows + 3) * room * sizeof(floats));
-    if (!rows) return 0;
-    memset(rows, 0, (n_rows + 3) * room * sizeof(floats));
-    w.one_before = rows, w.mean_before = rows + room;
-    for (size_t k = 0; k < 3; k++) w.two[k] = rows + (2 + k) * room, w.two_mean[k] = rows + (5 + k) * room;
-    row_finder *find = finder();
-    int done = 1;
-    for (size_t i = 0; i < f->height && done; i++) {
-        const void *row[3] = {f->sums + i * f->width, f->maxima + i * f->width, f->mean + i * f->width};
-        if (i * f->width + room * LINE > n_cells)
-            for (size_t k = 0; k < 3; k++) row[k] = memcpy(rows + (n_rows + k) * room, row[k], 4 * f->width);
-        done = find(&w, i, row[0], row[1], row[2]);
+finder *new_finder(const scan_frame *f, boxes scale[N_SCALES]) {
+    const size_t n = (f->width + LINE - 1) / LINE, room = n + BEHIND, n_rows = 10;
+    finder *w = malloc(sizeof *w);
+    floats *rows = aligned_alloc(sizeof(floats), n_rows * room * sizeof(floats));
+    if (!w || !rows) {
+        free(w), free(rows);
+        return NULL;
     }
-    free(rows);
-    return done;
+    memset(rows, 0, n_rows * room * sizeof(floats));
+    *w = (finder){.f = f, .scale = scale, .n = n, .one_before = rows, .mean_before = rows + room};
+    for (size_t k = 0; k < 3; k++) w->two[k] = rows + (2 + k) * room, w->two_mean[k] = rows + (5 + k) * room;
+    for (size_t k = 0; k < 2; k++) w->last[k] = rows + (8 + k) * room;
+    w->find = finder_of_machine();
+    return w;
+}
+
+int find_row(finder *w, size_t i, const float *mean) {
+    const scan_frame *f = w->f;
+    const size_t first = i * f->width;
+    const uint32_t *sums = f->sums + first, *maxima = f->maxima + first;
+    if (first + (w->n + BEHIND) * LINE > f->height * f->width) {
+        sums = memcpy(w->last[0], sums, f->width * sizeof *sums);
+        maxima = memcpy(w->last[1], maxima, f->width * sizeof *maxima);
+    }
+    return w->find(w, i, sums, maxima, mean);
+}
+
+void free_finder(finder *w) {
+    if (w) free(w->one_before);
+    free(w);
 }

@@ -1,5 +1,5 @@
-/* One frame's background on one CPU core: `background.estimate`. The counts are read once; after that a
- * row is known by the largest cell of each of its chunks until the cells are predicted. */
+/* One frame's background on one CPU core, as `device_background.estimate` defines it. The counts are read once; after
+ * that a row is known by the largest cell of each of its chunks until the cells are predicted. */
 #include "_cells.h"
 
 #include <math.h>
@@ -10,6 +10,7 @@
 #endif
 
 #define CHUNK 64
+#define BANDS 3 /* rows of blocks that are predicted and not yet scaled */
 
 typedef struct {
     background_frame *f;
@@ -24,6 +25,8 @@ typedef struct {
     int32_t *from; /* of each block the columns whose middle is right of its; `share` is that of the next block */
     uint32_t *most; /* of each chunk */
     int32_t *spots; /* flat index of clipped cells, rising */
+    float *means; /* of the rows of BANDS rows of blocks, `stride` apart, in turns */
+    size_t stride;
     size_t n_spots, room, spot, bands; /* spots taken out of, and rows of, the blocks predicted so far */
 } work;
 
@@ -211,12 +214,14 @@ static outcome clip(work *w) {
     return FINE;
 }
 
+static float *mean_of_row(const work *w, size_t i) { return w->means + i % (BANDS * w->f->block) * w->stride; }
+
 /* The rings' prediction for cells of a row, from column `k` on; it is added to the columns' sums. */
 static void predict_cells(const work *w, size_t i, size_t k) {
     const background_frame *f = w->f;
     const uint16_t *lowest = f->lowest + i * w->groups;
     const uint8_t *above = f->above + i * w->groups * LANES, *exposure = f->exposure + i * f->width;
-    float *mean = f->mean + i * f->width;
+    float *mean = mean_of_row(w, i);
     for (; k < f->width; k++) {
         mean[k] = w->rate_32[lowest[k / LANES] + above[k] % LANES] * exposure[k];
         w->column[k] += mean[k];
@@ -229,7 +234,7 @@ __attribute__((target("avx2"))) static size_t predict_avx2(const work *w, size_t
     const background_frame *f = w->f;
     const uint16_t *lowest = f->lowest + i * w->groups;
     const uint8_t *above = f->above + i * w->groups * LANES, *exposure = f->exposure + i * f->width;
-    float *mean = f->mean + i * f->width;
+    float *mean = mean_of_row(w, i);
     size_t k = 0;
     for (; k + LANES <= f->width; k += LANES) {
         __m256i turn = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(above + k)));
@@ -248,7 +253,7 @@ __attribute__((target("avx512f,avx512dq"))) static size_t predict_avx512(const w
     const uint16_t *lowest = f->lowest + i * w->groups;
     const uint8_t *above = f->above + i * w->groups * LANES, *exposure = f->exposure + i * f->width;
     const __m512i second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(LANES), 1);
-    float *mean = f->mean + i * f->width;
+    float *mean = mean_of_row(w, i);
     size_t k = 0;
     for (; k + 2 * LANES <= f->width; k += 2 * LANES, lowest += 2) {
         __m512i turn = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(above + k)));
@@ -281,8 +286,8 @@ static void predict_band(work *w) {
     for (size_t i = band * f->block; i < end; i++) predict_row(w, i);
     add_blocks(w, w->column, w->expected + band * w->across);
     for (; w->spot < w->n_spots && (size_t)w->spots[w->spot] < end * f->width; w->spot++) {
-        size_t k = (size_t)w->spots[w->spot], to = band * w->across + k % f->width / f->block;
-        w->seen[to] -= f->sums[k], w->expected[to] -= f->mean[k];
+        size_t k = (size_t)w->spots[w->spot], column = k % f->width, to = band * w->across + column / f->block;
+        w->seen[to] -= f->sums[k], w->expected[to] -= mean_of_row(w, k / f->width)[column];
     }
 }
 
@@ -328,40 +333,43 @@ static void lay_out(work *w, size_t i, float *row) {
     lay_along(w->ratio, w->from, w->share, row, w->across);
 }
 
-/* Predict the cells and multiply them by the smooth ratio of counts to prediction. The second follows the first
- * by three rows of blocks, which are still in cache then. */
-static void predict(work *w, float *column) {
+/* Predict the cells, multiply them by the smooth ratio of counts to prediction, and hand them on. The second follows the
+ * first by up to BANDS rows of blocks, which are still in cache then. */
+static int predict(work *w, float *column, row_taker *take, void *with) {
     background_frame *f = w->f;
     float *rows[2] = {w->rows, w->rows + f->width};
+    int done = 1;
     for (size_t j = 0; j < f->width; j++) {
         int32_t low;
         w->share[j] = between(j, f->block, w->across, &low);
         for (size_t b = (size_t)low + 1; b <= w->across; b++) w->from[b] = (int32_t)j + 1;
     }
     memset(column, 0, f->width * sizeof *column);
-    for (size_t next = 0, i = 0; i < f->height; i++) {
+    for (size_t next = 0, i = 0; i < f->height && done; i++) {
         int32_t low;
         float share = between(i, f->block, w->down, &low);
         size_t high = smaller((size_t)low + 1, w->down - 1);
         for (; next <= high; next++) lay_out(w, next, rows[next % 2]);
-        scale_row(f->mean + i * f->width, rows[low % 2], rows[high % 2], share, column, f->width);
+        scale_row(mean_of_row(w, i), rows[low % 2], rows[high % 2], share, column, f->width);
+        done = take(with, i, mean_of_row(w, i));
     }
     f->mean_sum = 0;
     for (size_t j = 0; j < f->width; j++) f->mean_sum += column[j];
+    return done;
 }
 
-static outcome estimate(work *w, float *column) {
+static outcome estimate(work *w, float *column, row_taker *take, void *with) {
     outcome found = survey(w);
     rate_rings(w);
     for (int k = 0; k < w->f->n_clips && found == FINE; k++) {
         found = clip(w);
         rate_rings(w);
     }
-    if (found == FINE) predict(w, column);
+    if (found == FINE && !predict(w, column, take, with)) found = NO_MEMORY;
     return found;
 }
 
-outcome estimate_background(background_frame *f) {
+outcome estimate_background(background_frame *f, row_taker *take, void *with) {
     size_t rings = f->n_rings, bins = rings * f->n_sectors, width = f->width;
     work w = {.f = f, .n_bins = bins, .chunks = (width + CHUNK - 1) / CHUNK, .groups = (width + LANES - 1) / LANES};
 #if HAVE_X86
@@ -378,16 +386,20 @@ outcome estimate_background(background_frame *f) {
     w.most = malloc(f->height * w.chunks * sizeof *w.most);
     w.filled = malloc((width + BATCH) * sizeof *w.filled);
     w.filled_bin = malloc((width + BATCH) * sizeof *w.filled_bin);
+    w.stride = ((width + LINE - 1) / LINE + BEHIND + 1) * LINE;
+    w.means = malloc(BANDS * f->block * w.stride * sizeof *w.means);
     outcome found = NO_MEMORY;
-    if (d && n && s && w.from && w.most && w.filled && w.filled_bin) {
+    if (d && n && s && w.from && w.most && w.filled && w.filled_bin && w.means) {
         w.counts_R = d, w.exposed_R = d + rings, w.rate_R = d + 2 * rings, w.sum_R = d + 3 * rings;
         w.hidden_N = w.sum_R + 2 * (rings + 1), w.seen = w.hidden_N + bins, w.expected = w.seen + blocks;
         w.seen_3 = w.expected + blocks, w.expected_3 = w.seen_3 + w.across + 2;
         w.even_N = n, w.odd_N = n + bins;
         w.rate_32 = s, w.limit_N = s + rings + LANES, w.share = w.limit_N + bins, w.column = w.share + width;
         w.rows = w.column + width, w.ratio = w.rows + 3 * width;
-        found = estimate(&w, w.rows + 2 * width);
+        /* Behind a row so much is expected that nothing is above it. */
+        for (size_t k = 0; k < BANDS * f->block * w.stride; k++) w.means[k] = 1e9f;
+        found = estimate(&w, w.rows + 2 * width, take, with);
     }
-    free(d), free(n), free(s), free(w.from), free(w.most), free(w.filled), free(w.filled_bin), free(w.spots);
+    free(d), free(n), free(s), free(w.from), free(w.most), free(w.filled), free(w.filled_bin), free(w.means), free(w.spots);
     return found;
 }

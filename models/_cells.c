@@ -89,75 +89,80 @@ static int read_windows(PyObject *windows, background_frame *f) {
     return !PyErr_Occurred();
 }
 
-PyDoc_STRVAR(background_doc, "background(sums, bin, lowest, above, exposure, exposure_N, mean, total_N, counts_N, exposed_N, "
-                             "(height, width), n_sectors, windows, (ring_prior, block_prior, clip_sigma, "
-                             "clip_photons), (n_clips, cell_px, block_cells)) -> float\n\nReturn the sum of the mean.");
+/* Where the mean of a frame's rows goes: to be scanned and into `mean`, where these are not NULL. */
+typedef struct {
+    finder *found;
+    float *mean;
+    size_t width;
+} taker;
 
-static PyObject *py_background(PyObject *Py_UNUSED(module), PyObject *args) {
-    Py_buffer v[10];
+static int take_row(void *with, size_t i, const float *mean) {
+    const taker *t = with;
+    if (t->mean) memcpy(t->mean + i * t->width, mean, t->width * sizeof *mean);
+    return !t->found || find_row(t->found, i, mean);
+}
+
+static outcome gather(background_frame *f, const scan_frame *s, float *mean) {
+    boxes scale[N_SCALES] = {{0}};
+    taker t = {s->kept ? new_finder(s, scale) : NULL, mean, s->width};
+    outcome found = s->kept && !t.found ? NO_MEMORY : estimate_background(f, take_row, &t);
+    if (found == FINE && s->kept && !rank_boxes(s, scale)) found = NO_MEMORY;
+    free_finder(t.found);
+    for (int k = 0; k < N_SCALES; k++) free(scale[k].of);
+    return found;
+}
+
+PyDoc_STRVAR(evidence_doc,
+             "evidence(sums, maxima, bin, lowest, above, exposure, exposure_N, mean, total_N, counts_N, exposed_N, columns, "
+             "(height, width), n_sectors, windows, (ring_prior, block_prior, clip_sigma, clip_photons), "
+             "(n_clips, cell_px, block_cells), (sigma, floor), photons, places) -> float\n\n"
+             "Fill the bins, columns (5, scales, kept) and the mean unless these are empty; return the sum of the mean.");
+
+static PyObject *py_evidence(PyObject *Py_UNUSED(module), PyObject *args) {
+    enum { SUMS, MAXIMA, BIN, LOWEST, ABOVE, EXPOSURE, EXPOSURE_N, MEANS, TOTAL_N, COUNTS_N, EXPOSED_N, COLUMNS, N };
+    Py_buffer v[N];
     Py_ssize_t height, width, n_sectors, block, cell_px;
     PyObject *windows;
     background_frame f = {0};
+    scan_frame s = {0};
+    float *photons = s.photons, *places = s.places;
     int done = 0;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*w*w*w*w*(nn)nO!(dddd)(inn)", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6],
-                          &v[7], &v[8], &v[9], &height, &width, &n_sectors, &PyTuple_Type, &windows, &f.ring_prior, &f.block_prior,
-                          &f.clip_sigma, &f.clip_photons, &f.n_clips, &cell_px, &block))
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*w*w*w*w*w*(nn)nO!(dddd)(inn)(ff)(ffff)(ffff)", &v[SUMS], &v[MAXIMA], &v[BIN],
+                          &v[LOWEST], &v[ABOVE], &v[EXPOSURE], &v[EXPOSURE_N], &v[MEANS], &v[TOTAL_N], &v[COUNTS_N],
+                          &v[EXPOSED_N], &v[COLUMNS], &height, &width, &n_sectors, &PyTuple_Type, &windows, &f.ring_prior,
+                          &f.block_prior, &f.clip_sigma, &f.clip_photons, &f.n_clips, &cell_px, &block, &s.sigma, &s.floor,
+                          &photons[0], &photons[1], &photons[2], &photons[3], &places[0], &places[1], &places[2], &places[3]))
         return NULL;
-    size_t n_bins = (size_t)v[5].len / sizeof(float), n_cells = (size_t)height * (size_t)width;
-    size_t n_groups = (size_t)height * (((size_t)width + LANES - 1) / LANES);
+    const size_t n_bins = (size_t)v[EXPOSURE_N].len / sizeof(float), n_cells = (size_t)height * (size_t)width;
+    const size_t n_groups = (size_t)height * (((size_t)width + LANES - 1) / LANES), n_mean = v[MEANS].len ? n_cells : 0;
+    s.kept = (size_t)v[COLUMNS].len / sizeof(float) / (N_COLUMNS * N_SCALES);
     if (n_sectors < 1 || block < 1 || n_bins < 1 || n_bins % (size_t)n_sectors)
         PyErr_Format(PyExc_ValueError, "%zu bins of %zd sectors, blocks of %zd", n_bins, n_sectors, block);
-    else if (in_range(height, width) && holds(&v[0], "sums", n_cells, 4) && holds(&v[1], "bin", n_cells, 2) &&
-             holds(&v[2], "lowest", n_groups, 2) && holds(&v[3], "above", n_groups * LANES, 1) &&
-             holds(&v[4], "exposure", n_cells, 1) && holds(&v[5], "exposure_N", n_bins, 4) &&
-             holds(&v[6], "mean", n_cells, 4) && holds(&v[7], "total_N", n_bins, 4) &&
-             holds(&v[8], "counts_N", n_bins, 4) && holds(&v[9], "exposed_N", n_bins, 4) && read_windows(windows, &f)) {
-        f.sums = v[0].buf, f.bin = v[1].buf, f.lowest = v[2].buf, f.above = v[3].buf, f.exposure = v[4].buf;
-        f.exposure_N = v[5].buf, f.mean = v[6].buf, f.total_N = v[7].buf, f.counts_N = v[8].buf, f.exposed_N = v[9].buf;
-        f.height = (size_t)height, f.width = (size_t)width, f.block = (size_t)block;
+    else if (in_range(height, width) && holds(&v[SUMS], "sums", n_cells, 4) && holds(&v[MAXIMA], "maxima", n_cells, 4) &&
+             holds(&v[BIN], "bin", n_cells, 2) && holds(&v[LOWEST], "lowest", n_groups, 2) &&
+             holds(&v[ABOVE], "above", n_groups * LANES, 1) && holds(&v[EXPOSURE], "exposure", n_cells, 1) &&
+             holds(&v[EXPOSURE_N], "exposure_N", n_bins, 4) && holds(&v[MEANS], "mean", n_mean, 4) &&
+             holds(&v[TOTAL_N], "total_N", n_bins, 4) && holds(&v[COUNTS_N], "counts_N", n_bins, 4) &&
+             holds(&v[EXPOSED_N], "exposed_N", n_bins, 4) &&
+             holds(&v[COLUMNS], "columns", N_COLUMNS * N_SCALES * s.kept, 4) && read_windows(windows, &f)) {
+        f.sums = v[SUMS].buf, f.bin = v[BIN].buf, f.lowest = v[LOWEST].buf, f.above = v[ABOVE].buf;
+        f.exposure = v[EXPOSURE].buf, f.exposure_N = v[EXPOSURE_N].buf;
+        f.total_N = v[TOTAL_N].buf, f.counts_N = v[COUNTS_N].buf, f.exposed_N = v[EXPOSED_N].buf;
+        f.height = s.height = (size_t)height, f.width = s.width = (size_t)width, f.block = (size_t)block;
         f.n_sectors = (size_t)n_sectors, f.n_rings = n_bins / (size_t)n_sectors;
         f.cell_px2 = (double)cell_px * (double)cell_px;
+        s.sums = f.sums, s.maxima = v[MAXIMA].buf, s.exposure = f.exposure;
+        for (size_t c = 0; c < N_COLUMNS; c++) s.column[c] = (float *)v[COLUMNS].buf + c * N_SCALES * s.kept;
         outcome found;
         Py_BEGIN_ALLOW_THREADS
-        found = estimate_background(&f);
+        found = gather(&f, &s, n_mean ? v[MEANS].buf : NULL);
         Py_END_ALLOW_THREADS
         if (found == BAD_BIN) PyErr_Format(PyExc_ValueError, "a cell's ring or bin is not one of %zu and %zu", f.n_rings, n_bins);
         else if (found == NO_MEMORY) PyErr_NoMemory();
         done = found == FINE;
     }
-    for (int k = 0; k < 10; k++) PyBuffer_Release(&v[k]);
+    for (int k = 0; k < N; k++) PyBuffer_Release(&v[k]);
     return done ? PyFloat_FromDouble(f.mean_sum) : NULL;
-}
-
-PyDoc_STRVAR(scan_doc, "scan(sums, maxima, mean, exposure, columns, (height, width), kept, (sigma, floor), photons, "
-                       "places) -> None\n\nFill columns (5, scales, kept).");
-
-static PyObject *py_scan(PyObject *Py_UNUSED(module), PyObject *args) {
-    Py_buffer v[5];
-    Py_ssize_t height, width, kept;
-    scan_frame f = {0};
-    float *photons = f.photons, *places = f.places;
-    outcome found = FINE;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*w*(nn)n(ff)(ffff)(ffff)", &v[0], &v[1], &v[2], &v[3], &v[4], &height, &width, &kept,
-                          &f.sigma, &f.floor, &photons[0], &photons[1], &photons[2], &photons[3], &places[0], &places[1],
-                          &places[2], &places[3]))
-        return NULL;
-    int fit = in_range(height, width) && in_range(N_COLUMNS * N_SCALES, kept);
-    size_t n_cells = (size_t)height * (size_t)width;
-    fit = fit && holds(&v[0], "sums", n_cells, 4) && holds(&v[1], "maxima", n_cells, 4) &&
-          holds(&v[2], "mean", n_cells, 4) && holds(&v[3], "exposure", n_cells, 1) &&
-          holds(&v[4], "columns", N_COLUMNS * N_SCALES * (size_t)kept, 4);
-    if (fit) {
-        f.height = (size_t)height, f.width = (size_t)width, f.kept = (size_t)kept;
-        f.sums = v[0].buf, f.maxima = v[1].buf, f.mean = v[2].buf, f.exposure = v[3].buf;
-        for (size_t c = 0; c < N_COLUMNS; c++) f.column[c] = (float *)v[4].buf + c * N_SCALES * f.kept;
-        Py_BEGIN_ALLOW_THREADS
-        found = scan_cells(&f);
-        Py_END_ALLOW_THREADS
-        if (found == NO_MEMORY) PyErr_NoMemory();
-    }
-    for (int k = 0; k < 5; k++) PyBuffer_Release(&v[k]);
-    return fit && found == FINE ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(tails_doc, "neg_log10_tails(n, mean, tails) -> None");
@@ -248,8 +253,7 @@ static PyObject *py_outside(PyObject *Py_UNUSED(module), PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
-    {"background", py_background, METH_VARARGS, background_doc},
-    {"scan", py_scan, METH_VARARGS, scan_doc},
+    {"evidence", py_evidence, METH_VARARGS, evidence_doc},
     {"neg_log10_tails", py_tails, METH_VARARGS, tails_doc},
     {"merge", py_merge, METH_VARARGS, merge_doc},
     {"outside", py_outside, METH_VARARGS, outside_doc},

@@ -1,5 +1,5 @@
 /* What the compiled parts of hitfinder.models share. None of them touches Python but `_cells.c`, so all run
- * without the GIL. What they compute is defined in torch by `background.estimate` and `scan.scan`, whose names and
+ * without the GIL. What they compute is defined in torch by `device_background.estimate` and `device_scan.scan`, whose names and
  * constants these take; tests hold both equal. */
 #ifndef HITFINDER_CELLS_H
 #define HITFINDER_CELLS_H
@@ -33,13 +33,12 @@ typedef struct {
     size_t height, width, n_rings, n_sectors, n_windows, window[MAX_WINDOWS], block;
     double ring_prior, block_prior, clip_sigma, clip_photons, cell_px2;
     int n_clips;
-    float *mean, *total_N, *counts_N, *exposed_N; /* the answer, and the sum of the mean */
+    float *total_N, *counts_N, *exposed_N; /* the answer, and the sum of the mean */
     double mean_sum;
 } background_frame;
 
 typedef struct {
     const uint32_t *sums, *maxima;
-    const float *mean;
     const uint8_t *exposure;
     size_t height, width;
     float sigma, photons[N_SCALES], places[N_SCALES], floor;
@@ -59,12 +58,24 @@ typedef struct {
 
 typedef enum { FINE, NO_MEMORY, BAD_BIN } outcome;
 
-/* Every bin is checked before it is used. */
-outcome estimate_background(background_frame *f);
-outcome scan_cells(const scan_frame *f);
+#define LINE 16 /* cells of a vector */
+#define BEHIND 2 /* vectors that are read behind a row: the last boxes are known that much later than their cells */
 
-/* Add the boxes of each scale above its limit, by rising place; 0 without memory. */
-int find_above(const scan_frame *f, boxes scale[N_SCALES]);
+/* Take a row's mean, which is laid out with room for LINE * (BEHIND + 1) more; 0 without memory. */
+typedef int row_taker(void *with, size_t i, const float *mean);
+
+/* Hand on the mean row by row, as soon as it is known: it is read while it is in the cache, and kept nowhere. Every bin is
+ * checked before it is used. */
+outcome estimate_background(background_frame *f, row_taker *take, void *with);
+
+/* The boxes of each scale above their limit, by rising place, from rows of cells in their order. */
+typedef struct finder finder;
+finder *new_finder(const scan_frame *f, boxes scale[N_SCALES]); /* NULL without memory */
+int find_row(finder *found, size_t i, const float *mean); /* as a row_taker does */
+void free_finder(finder *found);
+
+/* Lay out the candidates among these boxes; 0 without memory. */
+int rank_boxes(const scan_frame *f, const boxes scale[N_SCALES]);
 
 /* -log10 P(X >= n) of Poisson variables, 0 where n is not above the mean. */
 void neg_log10_tails(const double *n, const double *mean, float *tail, size_t count);

@@ -1,4 +1,4 @@
-"""Typed face of the compiled module; `background` and `scan` are what others call."""
+"""Typed face of the compiled module; `evidence.py` and `places.py` are what others call."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 PerScale = tuple[float, float, float, float]
 
-def background(
+def evidence(
     sums: Array,
+    maxima: Array,
     bin: Array,
     lowest: Array,
     above: Array,
@@ -18,26 +19,17 @@ def background(
     total_N: Array,
     counts_N: Array,
     exposed_N: Array,
+    columns: Array,
     shape: tuple[int, int],
     n_sectors: int,
     windows: tuple[int, ...],
     priors_and_clip: tuple[float, float, float, float],
     n_clips_cell_px_block: tuple[int, int, int],
-    /,
-) -> float: ...
-def scan(
-    sums: Array,
-    maxima: Array,
-    mean: Array,
-    exposure: Array,
-    columns: Array,
-    shape: tuple[int, int],
-    kept: int,
     sigma_and_floor: tuple[float, float],
     photons: PerScale,
     places: PerScale,
     /,
-) -> None: ...
+) -> float: ...
 def neg_log10_tails(n: Array, mean: Array, tails: Array, /) -> None: ...
 def merge(
     candidates: Array,

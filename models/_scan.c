@@ -1,4 +1,5 @@
-/* One frame's candidates on one CPU core: `scan.scan`, scale by scale, from the boxes above their limits. */
+/* One frame's candidates on one CPU core, as `device_scan.scan` defines them: scale by scale, from the boxes above their
+ * limits. */
 #include "_cells.h"
 
 #include <stdlib.h>
@@ -37,6 +38,13 @@ static void sort(ranked *of, ranked *spare, size_t count) {
     }
 }
 
+#define AHEAD 8 /* boxes whose largest pixels are asked for before they are looked at */
+
+static void ask_for(const scan_frame *f, const box *at, size_t edge) {
+    const uint32_t *first = f->maxima + (size_t)at->place / (f->width + 2) * f->width + (size_t)at->place % (f->width + 2) - 1;
+    for (size_t y = 0; y < edge; y++) __builtin_prefetch(first + y * f->width);
+}
+
 static float brightest(const scan_frame *f, size_t i, size_t j, size_t edge) {
     uint32_t most = 0;
     for (size_t y = i; y < i + edge; y++)
@@ -53,8 +61,10 @@ static void lay(const scan_frame *f, const boxes *b, int scale, const float *evi
     size_t edge = scale ? (size_t)1 << (scale - 1) : 1, used = smaller(count, f->kept), first = (size_t)scale * f->kept;
     float *out[N_COLUMNS];
     for (int c = 0; c < N_COLUMNS; c++) out[c] = f->column[c] + first;
+    for (size_t k = 0; k < smaller(AHEAD, used); k++) ask_for(f, &b->of[order[k].index], edge);
     for (size_t k = 0; k < used; k++) {
         const box *at = &b->of[order[k].index];
+        if (k + AHEAD < used) ask_for(f, &b->of[order[k + AHEAD].index], edge);
         size_t i = (size_t)at->place / (f->width + 2), j = (size_t)at->place % (f->width + 2) - 1;
         float most = brightest(f, i, j, edge), others = at->n - most;
         float free_of = 1 + (others > at->mean ? others - at->mean : 0);
@@ -91,10 +101,8 @@ static int rank(const scan_frame *f, const boxes *b, int scale) {
     return done;
 }
 
-outcome scan_cells(const scan_frame *f) {
-    boxes scale[N_SCALES] = {{0}};
-    int done = find_above(f, scale);
+int rank_boxes(const scan_frame *f, const boxes scale[N_SCALES]) {
+    int done = 1;
     for (int k = 0; k < N_SCALES && done; k++) done = rank(f, &scale[k], k);
-    for (int k = 0; k < N_SCALES; k++) free(scale[k].of);
-    return done ? FINE : NO_MEMORY;
+    return done;
 }

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hitfinder.models import _cells, background, scan
-from hitfinder.models.frontend import CELL_PX, CellTables
+from hitfinder.models.frontend import CELL_PX, N_SECTORS, CellTables
 from hitfinder.models.places import CONSIDERED, merge
 
 MIN_EVIDENCE = 1.0
 """Cells are kept out of the background near boxes that chance makes in one frame of ten."""
 
 Float = NDArray[np.float32]
+NO_MEAN = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +30,7 @@ class Evidence:
         total_N: float32 photons per (ring, sector) bin, of all cells.
         counts_N, exposure_N: photons and counted pixels per bin, clipped cells left out.
         photons_per_px: background, mean over the detector.
-        candidates_5SK: float32 (5, 4, K), as `scan.scan` lays them.
+        candidates_5SK: float32 (5, 4, K), the columns of `device_scan.Candidates`.
     """
 
     total_N: Float
@@ -44,20 +45,56 @@ class Evidence:
 
 
 def gather_evidence(
-    sums_HW: NDArray[np.uint32], maxima_HW: NDArray[np.uint32], cells: CellTables
+    sums_HW: NDArray[np.uint32],
+    maxima_HW: NDArray[np.uint32],
+    cells: CellTables,
+    mean_HW: Float = NO_MEAN,
+    n_candidates: int = scan.CANDIDATES_PER_SCALE,
 ) -> Evidence:
     """Estimate the background of one frame and scan it, on one core.
+
+    A row is scanned while its background is in the cache: the background of a frame is laid out
+    nowhere.
 
     Args:
         sums_HW: uint32, photons of the cells.
         maxima_HW: uint32, largest pixel of the cells.
         cells: of their series.
+        mean_HW: where to lay it out nevertheless, float32 photons expected in each cell.
+        n_candidates: kept of each scale; for 0 nothing is scanned.
     """
-    found = background.estimate(sums_HW, cells)
-    candidates_5SK = scan.scan(sums_HW, maxima_HW, found.mean_HW, cells)
-    return Evidence(
-        found.total_N, found.counts_N, found.exposure_N, found.photons_per_px, candidates_5SK
+    n_bins, narrow = cells.exposure_N.size, cells.narrow
+    total_N, counts_N, exposure_N = np.empty((3, n_bins), np.float32)
+    candidates_5SK = np.empty((5, len(scan.SCALES_PX), n_candidates), np.float32)
+    sum_of_mean = _cells.evidence(
+        sums_HW,
+        maxima_HW,
+        narrow.bin_HW,
+        narrow.lowest,
+        narrow.above,
+        narrow.exposure_HW,
+        cells.exposure_N,
+        mean_HW,
+        total_N,
+        counts_N,
+        exposure_N,
+        candidates_5SK,
+        sums_HW.shape,
+        N_SECTORS,
+        background.RING_WINDOWS,
+        (
+            background.RING_PRIOR_PHOTONS,
+            background.BLOCK_PRIOR_PHOTONS,
+            background.CLIP_SIGMA,
+            background.CLIP_PHOTONS,
+        ),
+        (background.N_CLIPS, CELL_PX, background.BLOCK_CELLS),
+        (scan.CUT_SIGMA, scan.FLOOR),
+        scan.CUT_PHOTONS,
+        scan.places_looked_at(cells),
     )
+    per_px = float(np.float32(sum_of_mean / max(cells.n_valid, 1)))
+    return Evidence(total_N, counts_N, exposure_N, per_px, candidates_5SK)
 
 
 def outside_boxes(

@@ -66,16 +66,17 @@ class HeadTables:
 
 
 def fold(values_N: NDArray[np.floating]) -> Array:
-    """Add neighbouring rings: (rings * sectors) of the front end -> bins of the heads."""
-    n_rings = values_N.size // N_SECTORS
+    """Add neighbouring rings: (..., rings * sectors) of the front end -> bins of the heads."""
+    *leading, n_values = values_N.shape
+    n_rings = n_values // N_SECTORS
     per_bin = -(-n_rings // MOST_RINGS)
-    bins = np.zeros(-(-n_rings // per_bin) * per_bin * N_SECTORS)
-    bins[: values_N.size] = values_N
-    parts = bins.reshape(-1, per_bin, N_SECTORS)
-    joined = parts[:, 0].copy()
+    bins = np.zeros((*leading, -(-n_rings // per_bin) * per_bin * N_SECTORS))
+    bins[..., :n_values] = values_N
+    parts = bins.reshape(*leading, -1, per_bin, N_SECTORS)
+    joined = parts[..., 0, :].copy()
     for k in range(1, per_bin):
-        joined += parts[:, k]
-    return joined.ravel()
+        joined += parts[..., k, :]
+    return joined.reshape(*leading, -1)
 
 
 def head_tables(water: WaterTable, cells: CellTables, pixel_size_m: float) -> HeadTables:

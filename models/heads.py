@@ -90,7 +90,8 @@ def estimate(
         exposure_N: counted pixels of the same cells.
         tables: of this detector.
     """
-    return estimate_folded(fold(counts_N), fold(exposure_N), tables)
+    counts, exposure = fold(np.stack((counts_N, exposure_N)))
+    return estimate_folded(counts, exposure, tables)
 
 
 def estimate_folded(n: Array, w: Array, tables: HeadTables) -> ParameterEstimate:

@@ -196,13 +196,15 @@ class Pipeline:
         p = self.gate.judge(seen.features)
         is_hit = p.hit > self.threshold
         peaks, estimate = no_spots(), None
-        counts, exposure = found.counts_N, found.exposure_N
+        radial_counts = np.empty((2, len(found.counts_N)), np.float32)
+        radial_counts[0], radial_counts[1] = found.counts_N, found.exposure_N
         if is_hit:
             n_boxes = int((found.candidates_5SK[0] > MIN_SPOT_EVIDENCE).sum())
             boxes = found.boxes(max(n_boxes, 1))
             peaks = self._locate(image, context, boxes, seen)
-            counts, exposure = outside_boxes(pooled.sums, found.total_N, cells, boxes)
-            estimate = heads.estimate(counts, exposure, context.heads)
+            counts_N, exposure_N = outside_boxes(pooled.sums, found.total_N, cells, boxes)
+            estimate = heads.estimate(counts_N, exposure_N, context.heads)
+            radial_counts[0], radial_counts[1] = counts_N, exposure_N
         return Judgement(
             is_hit=is_hit,
             p_hit=p.hit,
@@ -222,7 +224,7 @@ class Pipeline:
             n_photons=pooled.n_photons,
             background_photons_per_px=found.photons_per_px,
             n_saturated=pooled.n_saturated,
-            radial_counts=np.stack((counts, exposure), dtype=np.float32),
+            radial_counts=radial_counts,
             n_learned=context.series.version,
             flux_scale=context.series.flux_scale(found.photons_per_px),
         )

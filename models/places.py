@@ -142,7 +142,7 @@ def merge(candidates_5SK: Float, n_keep: int = CONSIDERED) -> Float:
     """Join the scales of a frame: the strongest box at a place hides those that overlap it.
 
     Args:
-        candidates_5SK: `scan_on_host`'s, or one frame's columns of `Candidates`.
+        candidates_5SK: columns of one frame's `device_scan.Candidates`.
         n_keep: boxes of all scales that are considered, hidden ones too.
 
     Returns:

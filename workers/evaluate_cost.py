@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hitfinder.models import background
+from hitfinder.models.evidence import gather_evidence
 from hitfinder.models.pipeline import Pipeline
 from hitfinder.sim.frames import FrameSettings, FrameSource
 from hitfinder.sim.physics import Detector, data_sets
@@ -75,7 +75,8 @@ def measure_cost(weights: Path | None, detector: Detector, rounds: int) -> Cost:
         pipeline.judge([image], context, [pooled[id(image)]])
 
     def estimate(k: int) -> None:
-        background.estimate(pooled[id(blanks[k % len(blanks)])].sums, context.cells)
+        maps = pooled[id(blanks[k % len(blanks)])]
+        gather_evidence(maps.sums, maps.maxima, context.cells, n_candidates=0)
 
     steps: dict[str, Callable[[int], object]] = {
         "memcpy_ms": lambda k: np.copyto(copies[k % COPIES], copies[(k + 1) % COPIES]),

@@ -47,9 +47,8 @@ Counted = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def counted_in(judgement: Judgement) -> Counted:
     """Return what a judged frame adds to its series' evidence."""
-    counts_N, exposure_N = judgement.radial_counts
-    counts = fold(counts_N)
-    return counts, fold(exposure_N) * counts.sum()
+    counts, exposure = fold(judgement.radial_counts)
+    return counts, exposure * counts.sum()
 
 
 class SeriesEstimates:
