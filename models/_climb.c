@@ -15,12 +15,16 @@ typedef struct {
     levels ratio[TOGETHER]; /* log likelihood ratio of each intensity */
 } trial;
 
+typedef int32_t places __attribute__((vector_size(4 * TOGETHER)));
+
 /* Sum over the lit pixels what they say for each intensity, at `count` pixels side by side. Of each row only those that
  * one of the pixels reaches are looked at, and what is beyond the reach of another says nothing there. */
 INLINE void add_up(const window *w, int width, int count, const trial *t, levels *answer) {
-    const float *rows = w->gain + (size_t)w->first[width] * LEVELS;
+    const uint8_t *rows = (const uint8_t *)(w->gain + (size_t)w->first[width] * LEVELS);
     const int reach = w->reach[width], beyond = reach * reach + 1;
     levels sum[TOGETHER] = {{0}};
+    places ys, xs;
+    memcpy(&ys, t->y, sizeof ys), memcpy(&xs, t->x, sizeof xs);
     int top = t->y[0], bottom = t->y[0], left = t->x[0], right = t->x[0];
     for (int c = 1; c < count; c++) {
         top = t->y[c] < top ? t->y[c] : top, bottom = t->y[c] > bottom ? t->y[c] : bottom;
@@ -33,14 +37,15 @@ INLINE void add_up(const window *w, int width, int count, const trial *t, levels
         if (!near) continue;
         const int32_t from = w->row_first[y + REACH] + __builtin_popcount(lit & ((near & -near) - 1));
         const int32_t to = from + __builtin_popcount(near);
-        int dy2[TOGETHER];
-        for (int c = 0; c < count; c++) dy2[c] = (y - t->y[c]) * (y - t->y[c]);
-        for (int32_t k = from; k < to; k++)
-            for (int c = 0; c < count; c++) {
-                const int dx = w->x[k] - t->x[c], d2 = dy2[c] + dx * dx;
-                const size_t row = (size_t)(w->table[k] + (d2 < beyond ? d2 : beyond));
-                sum[c] += w->n[k] * *(const levels *)(rows + row * LEVELS);
-            }
+        const places dy2 = (y - ys) * (y - ys);
+        for (int32_t k = from; k < to; k++) {
+            const places dx = w->x[k] - xs, d2 = dy2 + dx * dx, is_near = d2 < beyond;
+            const places at = (w->table[k] + ((d2 & is_near) | (beyond & ~is_near))) * (int32_t)sizeof(levels);
+            int32_t byte[TOGETHER];
+            memcpy(byte, &at, sizeof at);
+            __asm__("" : "+m"(byte)); /* read from memory: taking a register apart costs more */
+            for (int c = 0; c < count; c++) sum[c] += w->n[k] * *(const levels *)(rows + byte[c]);
+        }
     }
     for (int c = 0; c < count; c++) answer[c] = sum[c];
 }
