@@ -11,6 +11,7 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+
 typedef float floats __attribute__((vector_size(4 * LINE)));
 typedef int32_t ints __attribute__((vector_size(4 * LINE)));
 typedef uint32_t counts __attribute__((vector_size(4 * LINE)));

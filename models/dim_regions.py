@@ -45,14 +45,20 @@ class DimRegions:
         bin_HW: NDArray[np.int32],
     ) -> None:
         self._shape, self._exposure_HW, self._bin_HW = shape, exposure_HW, bin_HW
-        self._counts_HW = np.zeros(exposure_HW.shape, np.uint32)
+        self._counts_HW, self._added_HW = np.zeros((2, *exposure_HW.shape), np.uint32)
         self._all_exposure = float(exposure_HW.sum())
         self.n_frames, self._is_full = 0, False
 
-    def add(self, sums_HW: NDArray[np.uint32]) -> None:
-        """Add the counts of a frame, without its spots; nothing once a cell holds enough."""
+    def add(self, sums_HW: NDArray[np.uint32], most: int) -> None:
+        """Add the counts of a frame; nothing once a cell holds enough.
+
+        Args:
+            sums_HW: its pooled map.
+            most: a cell counts up to so many photons: what is above is a spot.
+        """
         if not self._is_full:
-            self._counts_HW += sums_HW
+            np.minimum(sums_HW, np.uint32(most), out=self._added_HW)
+            self._counts_HW += self._added_HW
             self.n_frames += 1
 
     def look(self, frame: int) -> Entries:

@@ -1,4 +1,4 @@
-"""The detector of a benchmark: an emulator that shows packed frames again and again."""
+"""The detector of a benchmark: an emulator that shows frames joined of a pool's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEND_TIMEOUT_S = 60.0
 
 
 class Feed:
-    """An emulated detector that shows the pool again and again, at any pace."""
+    """An emulated detector that shows what is made of a pool, at any pace."""
 
     def __init__(self, frames: BenchFrames, protocol: Protocol = "v2") -> None:
         self._frames, self._rate_Hz, self._begin_s = frames, 0.0, 0.0
@@ -57,5 +57,4 @@ class Feed:
         if self._rate_Hz:
             due_s = self._begin_s + frame / self._rate_Hz
             self._stop.wait(max(0.0, due_s - time.monotonic()))
-        images = self._frames.images
-        return images[frame % len(images)], None
+        return self._frames.shown(frame), None

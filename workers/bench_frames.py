@@ -18,6 +18,7 @@ from hitfinder.sim.detector import DetectorConfig, Protocol, Series, exposure_ti
 from hitfinder.sim.encoding import EncodedImage, Encoder
 from hitfinder.sim.frames import FrameSettings, FrameSource
 from hitfinder.sim.physics import Detector, data_sets
+from hitfinder.workers.bench_joined import JoinedFrames
 
 # Each data set five times.
 POOL = 45
@@ -74,6 +75,11 @@ class BenchFrames:
         shape: (ss, fs) of the detector.
         mix: what they are like.
         n: frames of the pool.
+
+    Attributes:
+        images: the pool, packed.
+        is_hit: the truth of each.
+        shown: frame number of a series -> what the detector sends: frames joined of the pool's.
     """
 
     def __init__(self, shape: tuple[int, int], mix: FrameMix, n: int = POOL) -> None:
@@ -99,6 +105,8 @@ class BenchFrames:
             if self.is_hit[k] and mix.n_spots is not None:
                 _add_spots(image, mix.n_spots, np.random.default_rng((SEED, k)))
             self.images.append(encoder(image))
+        group = [k % len(names) for k in range(n)]
+        self.shown = JoinedFrames(self.images, group, self.is_hit)
         now = datetime.now(UTC)
         self._series = Series(1, new_uid(), now, now)
 

@@ -13,8 +13,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from hitfinder.sim.encoding import EncodedImage
 from hitfinder.stream import bslz4, wire
-from hitfinder.stream.messages import Frame
+from hitfinder.stream.messages import Blob, Codec, Frame
 from hitfinder.workers.bench import BenchOptions, bench
 from hitfinder.workers.bench_end_to_end import DaemonSettings
 from hitfinder.workers.bench_frames import BenchFrames, FrameMix, PixelType
@@ -35,10 +36,30 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     return _bench(tmp_path_factory.mktemp("bench"))
 
 
+def blob_of(image: EncodedImage) -> Blob:
+    return Blob("", image.shape, image.dtype, Codec.BSLZ4, 2, memoryview(image.payload))
+
+
 def _bench(folder: Path, **options: Any) -> tuple[dict[str, Any], str]:
     path, said = folder / "bench.json", io.StringIO()
     bench(BenchOptions(3, SECONDS, device="cpu", json_file=path, shape=SHAPE, **options), to=said)
     return json.loads(path.read_text()), said.getvalue()
+
+
+@pytest.mark.parametrize("hit_fraction", [0.0, 0.2, 1.0])
+def test_every_frame_shown_is_a_new_one_and_a_hit_where_it_begins_as_one(
+    hit_fraction: float,
+) -> None:
+    frames = BenchFrames(SHAPE, FrameMix(hit_fraction=hit_fraction), 20)
+    pool = [bslz4.decode(blob_of(image)) for image in frames.images]
+    half, n_hits, seen = SHAPE[0] // 2, 0, set()
+    for number in range(20 * 13):
+        shown = bslz4.decode(blob_of(frames.shown(number)))
+        seen.add(shown.tobytes())
+        (own,) = (k for k, image in enumerate(pool) if np.array_equal(image[:half], shown[:half]))
+        n_hits += frames.is_hit[own]
+    assert len(seen) > 0.9 * 20 * 13  # a join may fall on the same blocks
+    assert n_hits == 13 * sum(frames.is_hit)
 
 
 @pytest.mark.system
