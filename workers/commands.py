@@ -155,9 +155,10 @@ def bench(
     """Measure what a frame costs on this machine, stage by stage, end to end and by process.
 
     Stages are timed alone, one thread. Then the whole daemon is fed as fast as it takes frames,
-    and at half that rate; a memcpy of the same frame is timed in between, on the same cores.
-    The last table takes the first run apart: each process, its stages and the rest, in memcpys,
-    with the page faults and the context switches that a frame costs.
+    and at half that rate, none of them twice; a memcpy of the same frame is timed in between, on
+    the same cores. The last table takes the first run apart: each process, its stages and the
+    rest (waking up, what new frames teach), in memcpys, with the page faults and the context
+    switches that a frame costs.
 
     `--sweep` measures stages and daemon over photons a pixel (0.002 to 5), hit-fraction, spots of
     a hit (10 to 1000), dtype, decoders, batch (on a GPU) or slots of the ring, all else as given.
