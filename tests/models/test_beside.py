@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -46,8 +46,16 @@ def ray_lines(centre, out, radius: np.float32) -> list[Line]:
     return lines
 
 
-def raised(image, seen, lines: list[Line], background: float) -> float:
-    """Return how many times the background is in a strip's middle, 1 if that may be chance."""
+TIE = 1e-6
+"""Rounding decides where photons are as many as the limit says, to this share of it."""
+
+
+def raised(image, seen, lines: list[Line], background: float, slack: float) -> float:
+    """Return how many times the background is in a strip's middle, 1 if that may be chance.
+
+    Args:
+        slack: share by which the limit is passed too early.
+    """
     photons, pixels = np.zeros(2 * HALF_PX + 3), np.zeros(2 * HALF_PX + 3)
     for ss, fs in lines:
         row, column = np.rint(ss).astype(int), np.rint(fs).astype(int)
@@ -59,11 +67,14 @@ def raised(image, seen, lines: list[Line], background: float) -> float:
     for half in (1, 4):
         strip = slice(middle - half, middle + half + 1)
         n, expected = photons[strip].sum(), background * pixels[strip].sum()
-        if n >= expected + 2 * np.sqrt(expected) + 1:
+        if n >= (expected + 2 * np.sqrt(expected) + 1) * (1 - slack):
             factor = max(factor, (n + 4) / (expected + 4))
     return factor
 
 
+@example(
+    46630, "uint8", 0.05, 0.1, (33, 250), 0, 150.0, 1.3
+)  # nine photons, where nine are the limit
 @given(
     seed=st.integers(0, 2**32 - 1),
     dtype=st.sampled_from(["uint8", "uint16", "uint32"]),
@@ -110,8 +121,11 @@ def test_a_neighbourhood_raises_the_background_as_the_plain_rule_says(
     strips = [ring_lines(centre, out, radius, off) for off in offs]
     strips.append(ray_lines(centre, out, radius))
     counted = seen & (image != top)
-    expected = max(raised(image, counted, lines, background) for lines in strips)
-    assert found[0, 5] == pytest.approx(expected, rel=1e-5)
+    least, most = (
+        max(raised(image, counted, lines, background, slack) for lines in strips)
+        for slack in (-TIE, TIE)
+    )
+    assert found[0, 5] in (pytest.approx(least, rel=1e-5), pytest.approx(most, rel=1e-5))
 
 
 def test_frames_looked_at_one_after_the_other_do_not_see_each_other():
